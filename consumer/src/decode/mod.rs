@@ -1,0 +1,421 @@
+//! Events to columns, directed by the table's schema, which grows with them.
+//!
+//! Guarantees: an event is a row whole or not at all; a value is stored as it is or not at all; the rows are a
+//! function of the events and of the schema that the decoder ends with. Where the last would not hold (a path had an
+//! empty value before its type was known), [`Decoder::must_read_again`] says so.
+//!
+//! ```text
+//! bytes --tape--> nodes --shape--> fits? grows? --builder--> columns, 8,192 rows a batch
+//! ```
+
+mod adapt;
+mod builder;
+mod misfit;
+mod shape;
+mod tape;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use headwater_common::event::Event;
+use headwater_common::event_time;
+use headwater_common::timestamp::Timestamp;
+use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
+
+pub use self::adapt::adapt;
+pub use self::misfit::{Misfit, Reason};
+use self::builder::{ColumnBuilder, append_object};
+use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves};
+use self::tape::{Kind, Tape};
+
+/// Rows of a full batch.
+pub const BATCH_ROWS: usize = 8_192;
+
+/// Bytes of values after which a batch is finished although it has fewer rows.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The columns that every row has besides the event's own.
+pub const META_COLUMNS: [(&str, ColumnType); 5] = [
+    ("_event_id", ColumnType::Utf8),
+    ("_shard", ColumnType::Utf8),
+    ("_sequence", ColumnType::Utf8),
+    ("_sub_sequence", ColumnType::Int64),
+    ("_arrived_at", ColumnType::Timestamp),
+];
+
+/// The field that carries the event id when no other is named. It is never a column of its own.
+pub const EVENT_ID_FIELD: &str = "_event_id";
+
+/// What to do with an event that has no event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissingTime {
+    /// Its arrival counts as its time.
+    #[default]
+    Arrival,
+    /// It is a dead letter.
+    DeadLetter,
+}
+
+/// What rows are a function of, besides the events and the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeRules {
+    /// The top-level field with the event id.
+    pub id_field: String,
+    /// The top-level field with the event time; without one the arrival counts.
+    pub time_field: Option<String>,
+    /// How that field is written.
+    pub time_format: event_time::Format,
+    /// What to do without an event time.
+    pub missing_time: MissingTime,
+    /// How far after its arrival an event may claim to have happened.
+    pub future_max: Duration,
+}
+
+/// Some rows, in the order of their events.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// The columns; of the schema that the decoder had when they were finished.
+    pub rows: RecordBatch,
+    /// The event time of each row.
+    pub times: Vec<Timestamp>,
+    /// Bytes that the columns take, about.
+    pub bytes: usize,
+}
+
+/// Decodes the events of one epoch.
+#[derive(Debug)]
+pub struct Decoder {
+    rules: Rules,
+    id_field: String,
+    missing_time: MissingTime,
+    future_max: Duration,
+    sequence_digits: usize,
+    /// Names that no column may take, in lower case.
+    taken: BTreeSet<String>,
+    base: SchemaVersion,
+    columns: Vec<Column>,
+    grown: bool,
+    notes: GrowthNotes,
+    inexact: HashSet<String>,
+    builders: Vec<ColumnBuilder>,
+    meta: MetaBuilder,
+    tape: Tape,
+    finished: Vec<Decoded>,
+}
+
+/// Whether the decoder may add columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growing {
+    /// New fields add columns.
+    Allowed,
+    /// The schema is the one that a cut named.
+    Fixed,
+}
+
+impl Decoder {
+    /// Returns a decoder for a table's schema; `None` while there is no table. `reserved` are column names that the
+    /// partitioning has taken.
+    pub fn new(
+        rules: &DecodeRules,
+        schema: Option<&TableSchema>,
+        reserved: &[String],
+        sequence_digits: usize,
+        growing: Growing,
+    ) -> Self {
+        let base = schema.map_or(SchemaVersion(0), |schema| schema.version);
+        let columns = schema.map_or_else(Vec::new, |schema| schema.columns[META_COLUMNS.len()..].to_vec());
+        let meta_names = META_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
+        let rules_of_shape = Rules {
+            time_field: rules.time_field.clone(),
+            time_format: rules.time_format,
+            next: base.next(),
+            may_grow: growing == Growing::Allowed,
+        };
+        let mut decoder = Self {
+            rules: rules_of_shape,
+            id_field: rules.id_field.clone(),
+            missing_time: rules.missing_time,
+            future_max: rules.future_max,
+            sequence_digits,
+            taken: meta_names.chain(reserved.iter().map(|name| name.to_lowercase())).collect(),
+            base,
+            columns,
+            grown: schema.is_none(),
+            notes: GrowthNotes::default(),
+            inexact: HashSet::new(),
+            builders: Vec::new(),
+            meta: MetaBuilder::default(),
+            tape: Tape::default(),
+            finished: Vec::new(),
+        };
+        decoder.begin_batch();
+        decoder
+    }
+
+    /// Appends an event as a row and returns its event time.
+    ///
+    /// # Errors
+    /// When it cannot be a row; nothing of it was appended.
+    pub fn push(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
+        let parse = self.tape.parse(&event.payload);
+        parse.map_err(|error| Misfit { reason: Reason::Parse, message: error.to_string() })?;
+        let special = self.special_fields(event)?;
+        let event_time = self.event_time(event, special.time_at)?;
+
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
+        let mut growth = Growth::default();
+        let inexact = |path: &str| self.inexact.contains(path) || self.open_inexact().contains(path);
+        self.rules.object_fits(&self.columns, parsed, 0, "", &mut growth, &inexact)?;
+        if !growth.is_none() {
+            self.grow(growth.added, &event.payload)?;
+        }
+        self.notes.untyped.extend(growth.untyped);
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
+        let row = self.meta.rows();
+        append_object(&mut self.builders, &self.columns, row, parsed, 0, self.rules.time_format);
+        self.meta.append(special.id.as_deref(), shard, event, event_time, self.sequence_digits);
+        if self.meta.rows() == BATCH_ROWS || self.batch_bytes() > BATCH_BYTES_MAX {
+            self.finish_batch();
+        }
+        Ok(event_time)
+    }
+
+    /// Takes the rows that make full batches; with `all`, also those that do not fill one yet.
+    pub fn take(&mut self, all: bool) -> Vec<Decoded> {
+        if all && self.meta.rows() > 0 {
+            self.finish_batch();
+        }
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Returns the schema with what the events added; its version is the next one when they added something.
+    pub fn schema(&self) -> TableSchema {
+        let version = if self.grown { self.rules.next } else { self.base };
+        let meta = META_COLUMNS.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST));
+        TableSchema { version, columns: meta.chain(self.columns.iter().cloned()).collect() }
+    }
+
+    /// Returns the version of the table's schema that the decoder began with; `None` when there was no table.
+    pub fn base_version(&self) -> Option<SchemaVersion> {
+        (self.base != SchemaVersion(0)).then_some(self.base)
+    }
+
+    /// Returns true when the events made the schema grow, or there was none.
+    pub fn has_grown(&self) -> bool {
+        self.grown
+    }
+
+    /// Returns true when events that came before a column's type was known had an empty value for it: with the final
+    /// schema they give other rows, so the epoch must be decoded again.
+    pub fn must_read_again(&self) -> bool {
+        self.notes.typed.iter().any(|path| self.notes.untyped.contains(path))
+    }
+
+    /// Bytes that unfinished rows take, about.
+    pub fn batch_bytes(&self) -> usize {
+        self.meta.bytes() + self.builders.iter().map(ColumnBuilder::bytes).sum::<usize>()
+    }
+
+    fn special_fields(&mut self, event: &Event) -> Result<Special, Misfit> {
+        let mut id_at = None;
+        let mut time_at = None;
+        let mut reserved_at = None;
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
+        let found = parsed.fields(0, |name, at| {
+            if name == self.id_field {
+                id_at = Some(at);
+            }
+            if name == EVENT_ID_FIELD {
+                reserved_at = Some(at);
+            }
+            if self.rules.time_field.as_deref() == Some(name) {
+                time_at = Some(at);
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        match found {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+        let scalar = |at: usize| {
+            let node = parsed.node(at);
+            match node.kind {
+                Kind::Null => Ok(None),
+                Kind::Text | Kind::EscapedText => Ok(Some(parsed.tape.text(node, &event.payload).into_owned())),
+                Kind::Integer => Ok(Some(parsed.raw(node).to_owned())),
+                _ => Err(Misfit::conflict(&self.id_field, "an event id", "what is no string and no integer")),
+            }
+        };
+        let id = id_at.map(scalar).transpose()?.flatten();
+        if let Some(at) = reserved_at {
+            if Some(at) != id_at {
+                scalar(at)?;
+            }
+            self.tape.take_out(at);
+        }
+        Ok(Special { id, time_at })
+    }
+
+    fn event_time(&self, event: &Event, time_at: Option<usize>) -> Result<Timestamp, Misfit> {
+        let Some(field) = &self.rules.time_field else { return Ok(event.arrived_at) };
+        let node = time_at.map(|at| self.tape.node(at)).filter(|node| node.kind != Kind::Null);
+        let Some(node) = node else {
+            return match self.missing_time {
+                MissingTime::Arrival => Ok(event.arrived_at),
+                MissingTime::DeadLetter => Err(Misfit {
+                    reason: Reason::NoTimestamp,
+                    message: format!("field {field}: there is no event time"),
+                }),
+            };
+        };
+        let readable = matches!(node.kind, Kind::Text | Kind::Integer | Kind::Float);
+        let fits_format = self.rules.time_format.is_epoch() || node.kind == Kind::Text;
+        let literal = if readable && fits_format { self.tape.raw(node, &event.payload) } else { "" };
+        let time = self.rules.time_format.parse(literal).ok_or_else(|| Misfit {
+            reason: Reason::NoTimestamp,
+            message: format!("field {field}: the event time cannot be read as {:?}", self.rules.time_format),
+        })?;
+        if time > event.arrived_at.plus(self.future_max) {
+            return Err(Misfit {
+                reason: Reason::FutureTimestamp,
+                message: format!("field {field}: {time} is too far after the arrival at {}", event.arrived_at),
+            });
+        }
+        Ok(time)
+    }
+
+    /// Adds the columns that the event on the tape asks for. The batch so far keeps the columns it has.
+    fn grow(&mut self, added: usize, event: &[u8]) -> Result<(), Misfit> {
+        let columns: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
+        if columns + added > COLUMNS_MAX {
+            let message = format!("the event would give the table more than {COLUMNS_MAX} columns");
+            return Err(Misfit { reason: Reason::SchemaConflict, message });
+        }
+        if self.meta.rows() > 0 {
+            self.finish_batch();
+        }
+        let parsed = Parsed { tape: &self.tape, event };
+        let taken = |name: &str| self.taken.contains(name);
+        self.rules.grow(&mut self.columns, parsed, 0, "", &taken, &mut self.notes);
+        self.grown = true;
+        self.begin_batch();
+        Ok(())
+    }
+
+    fn open_inexact(&self) -> HashSet<String> {
+        let mut paths = HashSet::new();
+        for (builder, column) in self.builders.iter().zip(&self.columns) {
+            builder.inexact_paths(&column.kind, column.source(), &mut paths);
+        }
+        paths
+    }
+
+    fn begin_batch(&mut self) {
+        self.builders = self.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect();
+    }
+
+    fn finish_batch(&mut self) {
+        if self.grown {
+            self.inexact.extend(self.open_inexact());
+        }
+        let rows = self.meta.rows();
+        let bytes = self.batch_bytes();
+        let (mut arrays, times) = self.meta.finish();
+        let data = self.builders.iter_mut().zip(&self.columns).map(|(b, column)| b.finish(&column.kind, rows));
+        arrays.extend(data);
+        let schema = Arc::new(self.schema().arrow_schema());
+        let rows = RecordBatch::try_new(schema, arrays).expect("columns are made by the schema, all of one length");
+        self.finished.push(Decoded { rows, times, bytes });
+        self.begin_batch();
+    }
+}
+
+struct Special {
+    id: Option<String>,
+    time_at: Option<usize>,
+}
+
+/// The columns of [`META_COLUMNS`].
+#[derive(Debug, Default)]
+struct MetaBuilder {
+    ids: TextColumn,
+    shards: TextColumn,
+    sequences: TextColumn,
+    sub_sequences: Vec<i64>,
+    arrived: Vec<i64>,
+    times: Vec<Timestamp>,
+    /// Space for a padded number.
+    number: String,
+}
+
+#[derive(Debug)]
+struct TextColumn {
+    offsets: Vec<i32>,
+    text: Vec<u8>,
+}
+
+impl Default for TextColumn {
+    fn default() -> Self {
+        Self { offsets: vec![0], text: Vec::new() }
+    }
+}
+
+impl TextColumn {
+    fn append(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+        self.offsets.push(i32::try_from(self.text.len()).expect("a batch is bounded far below 2 GiB"));
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let Self { offsets, text } = std::mem::take(self);
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        Arc::new(StringArray::new(offsets, Buffer::from_vec(text), None))
+    }
+}
+
+impl MetaBuilder {
+    fn rows(&self) -> usize {
+        self.times.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.ids.text.len() + self.shards.text.len() + self.sequences.text.len() + self.rows() * 36
+    }
+
+    fn append(&mut self, id: Option<&str>, shard: &str, event: &Event, time: Timestamp, sequence_digits: usize) {
+        use std::fmt::Write;
+        self.number.clear();
+        event.position.sequence.write_padded(sequence_digits, &mut self.number);
+        self.sequences.append(&self.number);
+        match id {
+            Some(id) => self.ids.append(id),
+            None => {
+                self.number.clear();
+                write!(self.number, "{shard}:{}", event.position).expect("writing to a string does not fail");
+                self.ids.append(&self.number);
+            }
+        }
+        self.shards.append(shard);
+        self.sub_sequences.push(i64::from(event.position.sub_sequence));
+        self.arrived.push(event.arrived_at.micros());
+        self.times.push(time);
+    }
+
+    fn finish(&mut self) -> (Vec<ArrayRef>, Vec<Timestamp>) {
+        let arrived = TimestampMicrosecondArray::from(std::mem::take(&mut self.arrived)).with_timezone("UTC");
+        let arrays: Vec<ArrayRef> = vec![
+            self.ids.finish(),
+            self.shards.finish(),
+            self.sequences.finish(),
+            Arc::new(Int64Array::from(std::mem::take(&mut self.sub_sequences))),
+            Arc::new(arrived),
+        ];
+        (arrays, std::mem::take(&mut self.times))
+    }
+}
+
+#[cfg(test)]
+mod tests;

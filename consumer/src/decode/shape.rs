@@ -1,0 +1,420 @@
+//! Compares a parsed event with the columns: does it fit, and which columns would it add?
+//!
+//! The rules, none of which coerces a value silently:
+//! - an integer column takes numbers that are whole and at most 64 bits; `1.9` is a conflict, `2.0` is 2
+//! - a float column takes numbers that a 64-bit float holds: integers exactly, fractions to the nearest
+//! - text takes strings only, booleans take booleans only, objects and arrays their own kind
+//! - a column that is new in this epoch turns from integer to float as long as all its values stay exact
+//! - a field that is null, or an empty object or array, makes no column: its type is not known yet
+
+use std::collections::HashSet;
+
+use headwater_common::event_time;
+use headwater_lake::schema::{Column, ColumnType, SchemaVersion, holdable_name};
+
+use super::misfit::Misfit;
+use super::tape::{Kind, Node, Tape};
+
+/// Integers up to this size are exact in a 64-bit float.
+const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Columns and fields of a table at most; Glue's limit is 400,000 bytes of schema, Spark's planner slows down long
+/// before. An event that would add more is a dead letter.
+pub(crate) const COLUMNS_MAX: usize = 2_000;
+
+/// A parsed event.
+#[derive(Clone, Copy)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) tape: &'a Tape,
+    pub(crate) event: &'a [u8],
+}
+
+impl<'a> Parsed<'a> {
+    pub(crate) fn node(&self, index: usize) -> Node {
+        self.tape.node(index)
+    }
+
+    pub(crate) fn raw(&self, node: Node) -> &'a str {
+        self.tape.raw(node, self.event)
+    }
+
+    /// Calls `each` with the key and the index of the value of every field, until it fails.
+    pub(crate) fn fields<E>(
+        &self,
+        object: usize,
+        mut each: impl FnMut(&'a str, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.node(object).next as usize;
+        let mut at = object + 1;
+        while at < end {
+            each(self.raw(self.node(at)), at + 1)?;
+            at = self.tape.after(at + 1);
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the index of every element, until it fails.
+    pub(crate) fn elements<E>(&self, array: usize, mut each: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
+        let end = self.node(array).next as usize;
+        let mut at = array + 1;
+        while at < end {
+            each(at)?;
+            at = self.tape.after(at);
+        }
+        Ok(())
+    }
+}
+
+/// What an event that fits would change in the schema.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    /// Columns and fields it adds.
+    pub(crate) added: usize,
+    /// Columns that turn from integer to float.
+    pub(crate) widened: usize,
+    /// Paths that have a value without a type; this changes nothing yet.
+    pub(crate) untyped: HashSet<String>,
+}
+
+impl Growth {
+    pub(crate) fn is_none(&self) -> bool {
+        self.added == 0 && self.widened == 0
+    }
+}
+
+/// The rules for one table.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// The top-level field that holds the event time; its column is a timestamp.
+    pub(crate) time_field: Option<String>,
+    /// How that field is written.
+    pub(crate) time_format: event_time::Format,
+    /// The version that new columns come with.
+    pub(crate) next: SchemaVersion,
+    /// Whether the schema may grow. A redo has the schema that its cut names.
+    pub(crate) may_grow: bool,
+}
+
+impl Rules {
+    /// Says whether an object fits a table's or a struct's columns.
+    pub(crate) fn object_fits(
+        &self,
+        columns: &[Column],
+        parsed: Parsed<'_>,
+        object: usize,
+        path: &str,
+        growth: &mut Growth,
+        inexact: &dyn Fn(&str) -> bool,
+    ) -> Result<(), Misfit> {
+        let mut hint = 0;
+        parsed.fields(object, |name, value| {
+            match find(columns, name, &mut hint) {
+                Some(index) => {
+                    let column = &columns[index];
+                    self.value_fits(column, parsed, value, path, growth, inexact)
+                }
+                None => self.new_field_fits(parsed, value, path, name, growth),
+            }
+        })
+    }
+
+    fn new_field_fits(
+        &self,
+        parsed: Parsed<'_>,
+        value: usize,
+        path: &str,
+        name: &str,
+        growth: &mut Growth,
+    ) -> Result<(), Misfit> {
+        if parsed.node(value).kind == Kind::Null {
+            return Ok(());
+        }
+        let path = join(path, name);
+        let Some(kind) = self.infer(parsed, value, &path, &mut growth.untyped)? else { return Ok(()) };
+        if !self.may_grow {
+            return Err(Misfit::conflict(&path, "the table, which has no such column", snippet(parsed, value)));
+        }
+        let column = Column::new(name, kind, self.next);
+        growth.added += leaves(&column.kind);
+        self.value_fits(&column, parsed, value, "", &mut Growth::default(), &|_| true)
+    }
+
+    fn value_fits(
+        &self,
+        column: &Column,
+        parsed: Parsed<'_>,
+        value: usize,
+        path: &str,
+        growth: &mut Growth,
+        inexact: &dyn Fn(&str) -> bool,
+    ) -> Result<(), Misfit> {
+        let node = parsed.node(value);
+        let conflict = || {
+            Misfit::conflict(&join(path, column.source()), &column.kind.name(), snippet(parsed, value))
+        };
+        match (&column.kind, node.kind) {
+            (_, Kind::Null) => Ok(()),
+            (ColumnType::Int64, Kind::Integer) => {
+                parse_integer(parsed.raw(node)).map(drop).ok_or_else(conflict)
+            }
+            (ColumnType::Int64, Kind::Float) => {
+                let full_path = join(path, column.source());
+                if self.may_grow && column.since == self.next && !inexact(&full_path) {
+                    parse_float(parsed.raw(node)).ok_or_else(conflict)?;
+                    growth.widened += 1;
+                    return Ok(());
+                }
+                whole_float(parsed.raw(node)).map(drop).ok_or_else(conflict)
+            }
+            (ColumnType::Float64, Kind::Integer) => exact_float(parsed.raw(node)).map(drop).ok_or_else(conflict),
+            (ColumnType::Float64, Kind::Float) => parse_float(parsed.raw(node)).map(drop).ok_or_else(conflict),
+            (ColumnType::Boolean, Kind::True | Kind::False)
+            | (ColumnType::Utf8, Kind::Text | Kind::EscapedText) => Ok(()),
+            (ColumnType::Timestamp, Kind::Text | Kind::Integer | Kind::Float)
+                if node.kind == Kind::Text || self.time_format.is_epoch() =>
+            {
+                self.time_format.parse(parsed.raw(node)).map(drop).ok_or_else(conflict)
+            }
+            (ColumnType::Struct(fields), Kind::Object) => {
+                self.object_fits(fields, parsed, value, &join(path, column.source()), growth, inexact)
+            }
+            (ColumnType::List(item), Kind::Array) => {
+                let element = Column::new(&element_name(column.source()), (**item).clone(), column.since);
+                parsed.elements(value, |at| self.value_fits(&element, parsed, at, path, growth, inexact))
+            }
+            _ => Err(conflict()),
+        }
+    }
+
+    /// Returns the type that a value asks for; `None` while it says none. Records the paths that say none although
+    /// something is there: when such a path gets a type later in the epoch, the events before must be read again.
+    pub(crate) fn infer(
+        &self,
+        parsed: Parsed<'_>,
+        value: usize,
+        path: &str,
+        untyped: &mut HashSet<String>,
+    ) -> Result<Option<ColumnType>, Misfit> {
+        let node = parsed.node(value);
+        Ok(Some(match node.kind {
+            Kind::Null => return Ok(None),
+            _ if self.time_field.as_deref() == Some(path) => ColumnType::Timestamp,
+            Kind::True | Kind::False => ColumnType::Boolean,
+            Kind::Text | Kind::EscapedText | Kind::Key => ColumnType::Utf8,
+            Kind::Float => ColumnType::Float64,
+            Kind::Integer if parse_integer(parsed.raw(node)).is_some() => ColumnType::Int64,
+            Kind::Integer => return Err(Misfit::conflict(path, "any column type", parsed.raw(node))),
+            Kind::Array => {
+                let mut item = None;
+                let inner = element_name(path);
+                parsed.elements(value, |at| {
+                    let found = self.infer(parsed, at, &inner, untyped)?;
+                    item = unify(item.take(), found)
+                        .ok_or_else(|| Misfit::conflict(path, "a list of one type", snippet(parsed, value)))?;
+                    Ok::<_, Misfit>(())
+                })?;
+                match item {
+                    Some(item) => ColumnType::List(Box::new(item)),
+                    None => {
+                        untyped.insert(path.to_owned());
+                        return Ok(None);
+                    }
+                }
+            }
+            Kind::Object => {
+                let mut columns: Vec<Column> = Vec::new();
+                parsed.fields(value, |name, at| {
+                    if let Some(kind) = self.infer(parsed, at, &join(path, name), untyped)? {
+                        add_column(&mut columns, name, kind, self.next, &|_| false);
+                    }
+                    Ok::<_, Misfit>(())
+                })?;
+                if columns.is_empty() {
+                    untyped.insert(path.to_owned());
+                    return Ok(None);
+                }
+                ColumnType::Struct(columns)
+            }
+        }))
+    }
+
+    /// Adds the columns that an event asks for; it has been found to fit.
+    pub(crate) fn grow(
+        &self,
+        columns: &mut Vec<Column>,
+        parsed: Parsed<'_>,
+        object: usize,
+        path: &str,
+        taken: &dyn Fn(&str) -> bool,
+        notes: &mut GrowthNotes,
+    ) {
+        let mut hint = 0;
+        let grown = parsed.fields(object, |name, value| {
+            match find(columns, name, &mut hint) {
+                Some(index) => self.grow_value(&mut columns[index], parsed, value, path, notes)?,
+                None => {
+                    let path = join(path, name);
+                    if let Some(kind) = self.infer(parsed, value, &path, &mut notes.untyped)? {
+                        notes.typed.push(path);
+                        add_column(columns, name, kind, self.next, taken);
+                    }
+                }
+            }
+            Ok::<_, Misfit>(())
+        });
+        debug_assert!(grown.is_ok(), "an event that fits can be inferred");
+    }
+
+    fn grow_value(
+        &self,
+        column: &mut Column,
+        parsed: Parsed<'_>,
+        value: usize,
+        path: &str,
+        notes: &mut GrowthNotes,
+    ) -> Result<(), Misfit> {
+        let path = join(path, column.source());
+        match (&mut column.kind, parsed.node(value).kind) {
+            (ColumnType::Struct(fields), Kind::Object) => {
+                self.grow(fields, parsed, value, &path, &|_| false, notes);
+            }
+            (ColumnType::List(item), Kind::Array) => {
+                let name = element_name(column.source.as_deref().unwrap_or(&column.name));
+                let mut element = Column::new(&name, (**item).clone(), column.since);
+                let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent).to_owned();
+                parsed.elements(value, |at| self.grow_value(&mut element, parsed, at, &parent, notes))?;
+                **item = element.kind;
+            }
+            (ColumnType::Int64, Kind::Float) if column.since == self.next => column.kind = ColumnType::Float64,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What growing noticed.
+#[derive(Debug, Default)]
+pub(crate) struct GrowthNotes {
+    /// Paths that had a value without a type.
+    pub(crate) untyped: HashSet<String>,
+    /// Paths that got a type.
+    pub(crate) typed: Vec<String>,
+}
+
+/// Finds a field's column by its name in the event. Events tend to have their fields in one order, so the column
+/// after the last hit is tried first.
+pub(crate) fn find(columns: &[Column], name: &str, hint: &mut usize) -> Option<usize> {
+    let found = if columns.get(*hint).is_some_and(|column| column.source() == name) {
+        Some(*hint)
+    } else {
+        columns.iter().position(|column| column.source() == name)
+    };
+    if let Some(index) = found {
+        *hint = index + 1;
+    }
+    found
+}
+
+fn add_column(
+    columns: &mut Vec<Column>,
+    source: &str,
+    kind: ColumnType,
+    since: SchemaVersion,
+    taken: &dyn Fn(&str) -> bool,
+) {
+    let name = holdable_name(source, |name| taken(name) || columns.iter().any(|c| c.name.to_lowercase() == name));
+    let source = (name != source).then(|| source.to_owned());
+    columns.push(Column { name, source, kind, since });
+}
+
+fn unify(one: Option<ColumnType>, other: Option<ColumnType>) -> Option<Option<ColumnType>> {
+    use ColumnType::{Float64, Int64, List, Struct};
+    Some(match (one, other) {
+        (None, kind) | (kind, None) => kind,
+        (Some(one), Some(other)) if one == other => Some(one),
+        (Some(Int64), Some(Float64)) | (Some(Float64), Some(Int64)) => Some(Float64),
+        (Some(List(one)), Some(List(other))) => Some(List(Box::new(unify(Some(*one), Some(*other))??))),
+        (Some(Struct(mut columns)), Some(Struct(others))) => {
+            for other in others {
+                match columns.iter_mut().find(|column| column.source() == other.source()) {
+                    Some(column) => column.kind = unify(Some(column.kind.clone()), Some(other.kind))??,
+                    None => add_column(&mut columns, other.source(), other.kind.clone(), other.since, &|_| false),
+                }
+            }
+            Some(Struct(columns))
+        }
+        _ => return None,
+    })
+}
+
+/// Counts the columns that hold values.
+pub(crate) fn leaves(kind: &ColumnType) -> usize {
+    match kind {
+        ColumnType::Struct(fields) => fields.iter().map(|field| leaves(&field.kind)).sum(),
+        ColumnType::List(item) => leaves(item),
+        _ => 1,
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn element_name(list: &str) -> String {
+    format!("{list}[]")
+}
+
+fn snippet<'a>(parsed: Parsed<'a>, value: usize) -> &'a str {
+    match parsed.node(value).kind {
+        Kind::Object => "an object",
+        Kind::Array => "an array",
+        Kind::True => "true",
+        Kind::False => "false",
+        Kind::Null => "null",
+        Kind::Text | Kind::EscapedText | Kind::Key => "a string",
+        Kind::Integer | Kind::Float => parsed.raw(parsed.node(value)),
+    }
+}
+
+/// Reads an integer literal of at most 64 bits.
+pub(crate) fn parse_integer(literal: &str) -> Option<i64> {
+    literal.parse().ok()
+}
+
+/// Reads a literal as the nearest float, when that is a finite one.
+pub(crate) fn parse_float(literal: &str) -> Option<f64> {
+    literal.parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
+/// Reads a literal such as `2.0` or `1e3` as the integer that it is.
+pub(crate) fn whole_float(literal: &str) -> Option<i64> {
+    let value = parse_float(literal)?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and below 2^53")]
+    (value.fract() == 0.0 && value.abs() <= EXACT_INTEGER_MAX).then_some(value as i64)
+}
+
+/// Reads an integer literal as the float that equals it.
+pub(crate) fn exact_float(literal: &str) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the loss is what is looked for")]
+    parse_integer(literal).map(|integer| (integer, integer as f64)).and_then(|(integer, float)| {
+        (float as i128 == i128::from(integer)).then_some(float)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_never_changed_silently() {
+        assert_eq!(parse_integer("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(parse_integer("9223372036854775808"), None);
+        assert_eq!(whole_float("2.0"), Some(2));
+        assert_eq!(whole_float("1e3"), Some(1000));
+        assert_eq!(whole_float("1.9"), None);
+        assert_eq!(whole_float("1e300"), None);
+        assert_eq!(exact_float("9007199254740992"), Some(9_007_199_254_740_992.0));
+        assert_eq!(exact_float("9007199254740993"), None);
+        assert_eq!(parse_float("1e400"), None);
+    }
+}

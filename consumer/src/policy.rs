@@ -1,0 +1,132 @@
+//! When to cut: a function of what is buffered and what time it is.
+
+use std::time::Duration;
+
+use headwater_common::quantity::Bytes;
+use headwater_common::timestamp::Timestamp;
+
+/// Stretches of shards that one cut lists at most; it bounds the size of a cut.
+const SEGMENTS_MAX: usize = 10_000;
+
+/// The bounds of an epoch; whichever is reached first ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Encoded bytes of a file.
+    pub file_bytes: Bytes,
+    /// Events.
+    pub rows: u64,
+    /// Time since the first buffered event was read.
+    pub age: Duration,
+    /// Time since the last event was read.
+    pub idle: Duration,
+    /// Memory of all stages and lanes of the process.
+    pub memory: Bytes,
+    /// Whether a window that the newest event time has passed ends the epoch.
+    pub window_close: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            file_bytes: Bytes::mebibytes(128),
+            rows: 1_000_000,
+            age: Duration::from_secs(60),
+            idle: Duration::from_secs(5),
+            memory: Bytes::mebibytes(192),
+            window_close: false,
+        }
+    }
+}
+
+/// What is buffered.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffered {
+    /// Events.
+    pub events: u64,
+    /// Memory that they take.
+    pub memory_bytes: usize,
+    /// Bytes that they will have when encoded, as far as can be told.
+    pub encoded_bytes: usize,
+    /// Stretches of shards.
+    pub segments: usize,
+    /// Whether a window is over.
+    pub closed_window: bool,
+    /// When the first of them was read.
+    pub first_read_at: Timestamp,
+    /// When the last of them was read.
+    pub last_read_at: Timestamp,
+}
+
+/// Why an epoch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A file is large enough.
+    FileBytes,
+    /// There are enough events.
+    Rows,
+    /// The first event has waited long enough.
+    Age,
+    /// Nothing came any more.
+    Idle,
+    /// The budget of memory is used.
+    Memory,
+    /// The cut would list too many stretches.
+    Segments,
+    /// A window is over.
+    WindowClosed,
+    /// The end of the run.
+    Shutdown,
+}
+
+/// Returns why the epoch ends now, or `None` when it goes on. Of the budget, a lane's rows may take a third: the
+/// encoder and what is being read need the rest.
+pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp) -> Option<Reason> {
+    let memory = limits.memory.as_usize() / 3 / lanes.max(1);
+    let reached = [
+        (buffered.events >= limits.rows, Reason::Rows),
+        (buffered.encoded_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
+        (buffered.memory_bytes >= memory, Reason::Memory),
+        (buffered.segments >= SEGMENTS_MAX, Reason::Segments),
+        (limits.window_close && buffered.closed_window, Reason::WindowClosed),
+        (now.since(buffered.first_read_at) >= limits.age, Reason::Age),
+        (now.since(buffered.last_read_at) >= limits.idle, Reason::Idle),
+    ];
+    if buffered.events == 0 {
+        return None;
+    }
+    reached.into_iter().find(|(yes, _)| *yes).map(|(_, reason)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl Fn(&mut Buffered), now_seconds: i64, expect: Option<Reason>) {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let mut buffered = Buffered {
+            events: 1,
+            memory_bytes: 0,
+            encoded_bytes: 0,
+            segments: 1,
+            closed_window: true,
+            first_read_at: at(100),
+            last_read_at: at(100),
+        };
+        change(&mut buffered);
+        assert_eq!(decide(&Limits::default(), 1, &buffered, at(now_seconds)), expect);
+    }
+
+    #[test]
+    fn fm21_fm51_every_bound_ends_an_epoch() {
+        check(|_| {}, 101, None);
+        check(|b| b.events = 0, 999, None);
+        check(|b| b.events = 1_000_000, 101, Some(Reason::Rows));
+        check(|b| b.encoded_bytes = 128 << 20, 101, Some(Reason::FileBytes));
+        check(|b| b.memory_bytes = 64 << 20, 101, Some(Reason::Memory));
+        check(|b| b.segments = SEGMENTS_MAX, 101, Some(Reason::Segments));
+        check(|_| {}, 105, Some(Reason::Idle));
+        check(|b| b.last_read_at = Timestamp::from_micros(159_000_000), 160, Some(Reason::Age));
+        // A clock that goes back ends nothing.
+        check(|_| {}, 50, None);
+    }
+}

@@ -1,0 +1,387 @@
+//! Performs the actions that [`Machine`] names, against the store and the Delta logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_common::clock::Clock;
+use headwater_common::position::{Position, ShardId};
+use parquet::file::metadata::ParquetMetaData;
+
+use super::machine::{Action, Fact, FileRef, Machine, Proposal, Table};
+use crate::cut::{self, Cut, POSITIONS_EVERY};
+use crate::error::Error;
+use crate::file::{self, FileFacts};
+use crate::generation::{OpenGeneration, PartitionKey};
+use crate::layout::{self, Epoch, Lane, Output};
+use crate::schema::TableSchema;
+use crate::store::Create;
+use crate::table::{Base, CHECKPOINT_EVERY, Commit, DeltaLog, TableState};
+
+/// Unclear answers in a row after which the writer gives up.
+const UNCLEAR_MAX: u32 = 20;
+
+/// How long log entries stay after a checkpoint made them superfluous (Delta's default, `delta.logRetentionDuration`).
+const LOG_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The rows of the epoch at hand, made by the layer above.
+#[async_trait]
+pub trait EpochRows: Send {
+    /// Encodes the buffered rows for the schemas that the tables have now. Called for a new epoch and again when a
+    /// schema has changed meanwhile.
+    async fn propose(&mut self, epoch: Epoch, tables: &Tables) -> Result<Prepared, Error>;
+
+    /// Reads the rows of a published cut again, by its segments and with the schemas it names. Called when files of
+    /// it are missing. Compares what comes out with the cut.
+    async fn read_again(&mut self, cut: &Cut, tables: &Tables) -> Result<(), Error>;
+
+    /// Returns the bytes of one file of the cut at hand. May be called again for the same file.
+    async fn encode(&mut self, cut: &Cut, file: FileRef) -> Result<EncodedFile, Error>;
+
+    /// Forgets the rows of the epoch at hand: it is committed, or another writer's.
+    fn forget(&mut self);
+}
+
+/// A data file, ready to be put.
+#[derive(Debug)]
+pub struct EncodedFile {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its footer.
+    pub footer: ParquetMetaData,
+}
+
+/// An epoch to be written, and the schemas that it needs where they have to change.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The cut, which names the changed schemas.
+    pub cut: Cut,
+    /// The schemas to be committed first.
+    pub schemas: BTreeMap<Output, (TableSchema, Vec<PartitionKey>)>,
+}
+
+/// The tables of all outputs as they are now; `None` for one that does not exist yet.
+pub type Tables = BTreeMap<Output, Base>;
+
+/// What a lane's writer is made with.
+pub struct Settings {
+    /// The generation it writes to.
+    pub generation: Arc<OpenGeneration>,
+    /// Its lane.
+    pub lane: Lane,
+    /// The clock; for the age of superfluous log entries and for pauses.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Where the writer is ready to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// The last epoch that is committed in every output.
+    pub after: Epoch,
+    /// Set when reading must go on from other positions than the reader has: at the start, after a redo, and after
+    /// another writer was faster.
+    pub positions: Option<BTreeMap<ShardId, Position>>,
+}
+
+/// Writes the epochs of one lane.
+pub struct LaneWriter {
+    settings: Settings,
+    machine: Machine<Base>,
+    logs: BTreeMap<Output, DeltaLog>,
+    schemas: BTreeMap<Output, (TableSchema, Vec<PartitionKey>)>,
+    files: BTreeMap<FileRef, FileFacts>,
+    resumed: Option<BTreeMap<ShardId, Position>>,
+    unclear: u32,
+}
+
+impl LaneWriter {
+    /// Returns a writer that begins by finding out where the lane stands.
+    ///
+    /// # Errors
+    /// When the tables' folders cannot be made.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let log = |output| Ok((output, DeltaLog::new(&settings.generation, output)?));
+        let logs = Output::ALL.into_iter().map(log).collect::<Result<_, Error>>()?;
+        Ok(Self {
+            settings,
+            machine: Machine::default(),
+            logs,
+            schemas: BTreeMap::new(),
+            files: BTreeMap::new(),
+            resumed: None,
+            unclear: 0,
+        })
+    }
+
+    /// Returns the tables as last read; complete once [`LaneWriter::recover`] has returned.
+    pub fn tables(&self) -> Tables {
+        let base = |output| (output, self.machine.table(output).and_then(|table| table.snapshot.clone()));
+        Output::ALL.into_iter().map(base).collect()
+    }
+
+    /// Returns the bytes of the files that were put for the last epoch.
+    pub fn encoded_bytes(&self) -> u64 {
+        self.files.values().map(|facts| facts.size).sum()
+    }
+
+    /// Finds out where the lane stands and finishes the epoch that a writer left unfinished.
+    ///
+    /// # Errors
+    /// When the lake cannot be trusted or does not answer.
+    pub async fn recover(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+        self.run(rows).await
+    }
+
+    /// Writes one epoch: schema, cut, files, commits. When another writer owns the epoch, the rows are forgotten and
+    /// the answer says from where to read again.
+    ///
+    /// # Errors
+    /// When the lake cannot be trusted or does not answer. Nothing is lost: the next start goes on from the lake.
+    pub async fn write(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+        let Action::Idle(after) = self.machine.next() else { unreachable!("it is written to only when it is ready") };
+        self.offer(rows, after.next()).await?;
+        self.run(rows).await
+    }
+
+    async fn offer(&mut self, rows: &mut dyn EpochRows, epoch: Epoch) -> Result<(), Error> {
+        let Prepared { cut, schemas } = rows.propose(epoch, &self.tables()).await?;
+        debug_assert!(cut.account.balances(), "A1: read = kept + filtered + dead letters + duplicates");
+        self.machine.propose(Proposal { cut, schema_changes: schemas.keys().copied().collect() });
+        self.schemas = schemas;
+        self.files.clear();
+        Ok(())
+    }
+
+    async fn run(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+        loop {
+            let action = self.machine.next();
+            tracing::debug!(lane = %self.settings.lane, ?action, "protocol");
+            let fact = match action {
+                Action::Idle(after) => return Ok(Ready { after, positions: self.resumed.take() }),
+                Action::EncodeAgain => {
+                    let epoch = self.committed_everywhere().next();
+                    self.offer(rows, epoch).await?;
+                    continue;
+                }
+                Action::Resume(after) => {
+                    rows.forget();
+                    self.resumed = Some(self.positions_after(after).await?);
+                    Fact::Resumed
+                }
+                Action::ReadTable(output) => Fact::Table(self.read_table(output).await?),
+                Action::ReadCut(epoch) => Fact::Cut(self.read_cut(epoch).await?.map(Box::new)),
+                Action::ChangeSchema(output) => self.change_schema(output).await?,
+                Action::PublishCut => {
+                    let cut = self.cut()?;
+                    let key = self.cut_key(cut.epoch);
+                    match self.settings.generation.store.create(&key, cut.to_bytes().into()).await? {
+                        Create::Created => Fact::Created,
+                        Create::Exists => Fact::Exists,
+                        Create::Unknown => self.unclear().await?,
+                    }
+                }
+                Action::Inspect(file) => self.inspect(file).await?,
+                Action::MakeFiles(files) => {
+                    let cut = self.cut()?.clone();
+                    tracing::info!(epoch = cut.epoch.0, files = files.len(), "reading an epoch again");
+                    rows.read_again(&cut, &self.tables()).await?;
+                    Fact::Made
+                }
+                Action::Put(file) => self.put(rows, file).await?,
+                Action::Commit(output) => self.commit(output).await?,
+                Action::Release => {
+                    rows.forget();
+                    Fact::Released
+                }
+            };
+            if !matches!(fact, Fact::Unknown) {
+                self.unclear = 0;
+            }
+            let lane = self.settings.lane;
+            self.machine.apply(fact).map_err(|violation| Error::Violated { lane, violation })?;
+        }
+    }
+
+    async fn read_table(&self, output: Output) -> Result<Table<Base>, Error> {
+        self.logs[&output].reload(self.settings.lane, self.machine.table(output)).await
+    }
+
+    async fn read_cut(&self, epoch: Epoch) -> Result<Option<Cut>, Error> {
+        read_cut(&self.settings.generation, self.settings.lane, epoch).await
+    }
+
+    async fn positions_after(&self, epoch: Epoch) -> Result<BTreeMap<ShardId, Position>, Error> {
+        positions_after(&self.settings.generation, self.settings.lane, epoch).await
+    }
+
+    async fn change_schema(&mut self, output: Output) -> Result<Fact<Base>, Error> {
+        let (schema, keys) = self.schemas.get(&output).expect("the proposal came with the schemas it needs");
+        let log = &self.logs[&output];
+        let commit = match self.base(output) {
+            None => log.create(schema, keys).await?,
+            Some(base) => log.change_schema(&base, schema).await?,
+        };
+        self.fact_of(output, commit).await
+    }
+
+    async fn inspect(&mut self, file: FileRef) -> Result<Fact<Base>, Error> {
+        let facts = file::inspect(&self.settings.generation.store, &self.data_key(file)?).await?;
+        let Some(facts) = facts else { return Ok(Fact::File(None)) };
+        let digest = facts.digest.ok_or_else(|| Error::Damaged {
+            key: self.data_key(file).unwrap_or_default(),
+            source: "its footer has no row digest: no writer of this lake made it".into(),
+        })?;
+        self.files.insert(file, facts);
+        Ok(Fact::File(Some(digest)))
+    }
+
+    async fn put(&mut self, rows: &mut dyn EpochRows, file: FileRef) -> Result<Fact<Base>, Error> {
+        let key = self.data_key(file)?;
+        let EncodedFile { bytes, footer } = rows.encode(self.cut()?, file).await?;
+        let size = bytes.len() as u64;
+        let facts = FileFacts::of(&footer, size, self.settings.clock.now().micros() / 1000);
+        debug_assert_eq!(facts.digest, Some(self.intent(file)?.digest), "C2: a file holds the rows of its cut");
+        Ok(match self.settings.generation.store.create(&key, bytes).await? {
+            Create::Created => {
+                metrics::counter!(crate::metrics::FILES).increment(1);
+                metrics::counter!(crate::metrics::FILE_BYTES).increment(size);
+                self.files.insert(file, facts);
+                Fact::Created
+            }
+            Create::Exists => Fact::Exists,
+            Create::Unknown => self.unclear().await?,
+        })
+    }
+
+    async fn commit(&mut self, output: Output) -> Result<Fact<Base>, Error> {
+        let cut = self.cut()?.clone();
+        let base = self.base(output).ok_or_else(|| Error::ForeignChange {
+            output,
+            generation: self.settings.generation.description.number,
+            what: format!("does not exist although epoch {} was cut for it", cut.epoch),
+        })?;
+        let intents = cut.output(output).files.iter().enumerate();
+        let add = |(index, intent)| {
+            let facts = self.files.get(&FileRef { output, index }).expect("C3: every file is there before the commit");
+            facts.add(intent, &base.keys)
+        };
+        let adds = intents.map(add).collect();
+        let commit = self.logs[&output].append(&base, adds, self.settings.lane, cut.epoch).await?;
+        if let Commit::Committed(state) = &commit {
+            self.checkpoint_at_times(output, state).await;
+        }
+        self.fact_of(output, commit).await
+    }
+
+    /// A checkpoint keeps reading short. The table is right without it: a failure is tried again 100 commits later.
+    async fn checkpoint_at_times(&self, output: Output, state: &TableState) {
+        if !state.version.is_multiple_of(CHECKPOINT_EVERY) || state.version == 0 {
+            return;
+        }
+        let before = self.settings.clock.now().minus(LOG_RETENTION).micros() / 1000;
+        if let Err(error) = self.logs[&output].checkpoint(before).await {
+            tracing::warn!(%output, version = state.version, error = ?error, "no checkpoint written");
+        }
+    }
+
+    async fn fact_of(&mut self, output: Output, commit: Commit) -> Result<Fact<Base>, Error> {
+        Ok(match commit {
+            Commit::Committed(state) => {
+                tracing::debug!(%output, version = state.version, "committed");
+                Fact::Committed(Some(state))
+            }
+            Commit::Conflict => Fact::Conflict,
+            Commit::Unknown => self.unclear().await?,
+        })
+    }
+
+    /// Pauses before an unclear answer is read back, a little longer each time, and gives up in the end.
+    async fn unclear(&mut self) -> Result<Fact<Base>, Error> {
+        self.unclear += 1;
+        if self.unclear > UNCLEAR_MAX {
+            let epoch = self.machine.cut().map_or(Epoch(0), |cut| cut.epoch);
+            return Err(Error::TriesUsedUp { lane: self.settings.lane, epoch, tries: self.unclear });
+        }
+        tokio::time::sleep(Duration::from_millis(10) * self.unclear * self.unclear).await;
+        Ok(Fact::Unknown)
+    }
+
+    fn committed_everywhere(&self) -> Epoch {
+        let committed = |output| self.machine.table(output).map(|table| table.committed);
+        Output::ALL.into_iter().filter_map(committed).min().unwrap_or_default()
+    }
+
+    fn base(&self, output: Output) -> Base {
+        self.machine.table(output).and_then(|table| table.snapshot.clone())
+    }
+
+    fn cut(&self) -> Result<&Cut, Error> {
+        Ok(self.machine.cut().expect("the machine names actions on a cut only while it has one"))
+    }
+
+    fn intent(&self, file: FileRef) -> Result<&cut::FileIntent, Error> {
+        Ok(&self.cut()?.output(file.output).files[file.index])
+    }
+
+    fn data_key(&self, file: FileRef) -> Result<object_store::path::Path, Error> {
+        let generation = &self.settings.generation;
+        let folder = layout::generation(&generation.table, file.output, generation.description.number);
+        Ok(format!("{folder}/{}", self.intent(file)?.key).into())
+    }
+
+    fn cut_key(&self, epoch: Epoch) -> object_store::path::Path {
+        let generation = &self.settings.generation;
+        layout::cut(&generation.table, generation.description.number, self.settings.lane, epoch)
+    }
+}
+
+/// Reads a cut; `None` when there is none.
+///
+/// # Errors
+/// When the store does not answer or the cut is damaged.
+pub async fn read_cut(generation: &OpenGeneration, lane: Lane, epoch: Epoch) -> Result<Option<Cut>, Error> {
+    let key = layout::cut(&generation.table, generation.description.number, lane, epoch);
+    let Some(bytes) = generation.store.read(&key).await? else { return Ok(None) };
+    let cut = Cut::from_bytes(&bytes).map_err(|error| Error::Damaged { key: key.clone(), source: Box::new(error) })?;
+    let named = (cut.generation, cut.lane, cut.epoch);
+    if named != (generation.description.number, lane, epoch) {
+        return Err(Error::Damaged { key, source: format!("it says that it is {named:?}").into() });
+    }
+    Ok(Some(cut))
+}
+
+/// Returns where each shard stands after an epoch, from the cuts since the last one that lists all positions.
+///
+/// # Errors
+/// When a cut is missing or damaged.
+pub async fn positions_after(
+    generation: &OpenGeneration,
+    lane: Lane,
+    epoch: Epoch,
+) -> Result<BTreeMap<ShardId, Position>, Error> {
+    let listed = epoch.0 - epoch.0 % POSITIONS_EVERY;
+    let mut positions = generation.description.start.clone();
+    for number in listed.max(1)..=epoch.0 {
+        let cut = read_cut(generation, lane, Epoch(number)).await?.ok_or_else(|| Error::Damaged {
+            key: layout::cut(&generation.table, generation.description.number, lane, Epoch(number)),
+            source: "it is missing: cuts are never deleted while their generation exists".into(),
+        })?;
+        if let Some(all) = cut.positions {
+            positions = all;
+        }
+        cut::advance(&mut positions, &cut.segments);
+    }
+    Ok(positions)
+}
+
+/// Returns the lanes that have cuts, from the folders there are.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn lanes_with_cuts(generation: &OpenGeneration) -> Result<BTreeSet<Lane>, Error> {
+    let folder = layout::cuts(&generation.table, generation.description.number);
+    let names = generation.store.names_in(Some(&folder)).await?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}

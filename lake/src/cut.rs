@@ -1,0 +1,171 @@
+//! The cut: the intent of an epoch, and the only thing the lake is a function of besides the log.
+//!
+//! The format is described in `docs/formats/cut.md`. Version 1 is frozen: a change adds version 2.
+
+use std::collections::BTreeMap;
+
+use headwater_common::accounts::Account;
+use headwater_common::position::{Position, Segment, ShardId};
+use headwater_common::window::Start;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::RowDigest;
+use crate::layout::{Epoch, GenerationNumber, Lane, Output};
+use crate::schema::SchemaVersion;
+
+/// The newest version of the format.
+pub const VERSION: u32 = 1;
+
+/// A cut whose epoch is a multiple of this lists the positions of all shards, so that a restart reads few cuts however
+/// long a shard has been idle.
+pub const POSITIONS_EVERY: u64 = 64;
+
+/// The intent of one epoch of one lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// Version of the format.
+    pub version: u32,
+    /// The generation it belongs to.
+    pub generation: GenerationNumber,
+    /// The lane.
+    pub lane: Lane,
+    /// Its number; 0 holds the start positions.
+    pub epoch: Epoch,
+    /// Hash of the pipeline that made it.
+    pub pipeline: String,
+    /// What was taken, in the order it was read; a shard may come more than once. Only shards that moved.
+    pub segments: Vec<Segment>,
+    /// What became of the events.
+    pub account: Account,
+    /// Bytes of payload read.
+    pub bytes: u64,
+    /// The files of every output, and the schema they are encoded with.
+    pub outputs: BTreeMap<Output, OutputIntent>,
+    /// Positions of all shards after this cut; present when the epoch is a multiple of [`POSITIONS_EVERY`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<BTreeMap<ShardId, Position>>,
+}
+
+/// What an epoch adds to one output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputIntent {
+    /// The schema that the rows are encoded with, also by a redo.
+    pub schema: SchemaVersion,
+    /// The files; none when the epoch gives this output no row.
+    pub files: Vec<FileIntent>,
+}
+
+/// One file of a cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileIntent {
+    /// Its key below the generation's folder.
+    pub key: String,
+    /// The window its rows are in.
+    pub window: Start,
+    /// Its first row, counted among the rows of this window and epoch in lane order.
+    pub first_row: u64,
+    /// How many rows it has; above 0.
+    pub rows: u64,
+    /// Digest of the rows.
+    pub digest: RowDigest,
+}
+
+/// What a cut's bytes were not.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Not the JSON of a cut.
+    #[error("it is not the JSON of a cut")]
+    Json(#[from] serde_json::Error),
+    /// A format from the future.
+    #[error("it has format {found}, this version reads {VERSION}; upgrade headwater")]
+    UnknownVersion {
+        /// The version it says.
+        found: u32,
+    },
+}
+
+impl Cut {
+    /// Returns the bytes that are stored. The same cut always gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("a cut has string keys only");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads a stored cut.
+    ///
+    /// # Errors
+    /// When the bytes are not a cut, or one of a newer format.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(bytes)?;
+        if version != VERSION {
+            return Err(ParseError::UnknownVersion { found: version });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// Returns the intent for one output; every cut names every output.
+    pub fn output(&self, output: Output) -> &OutputIntent {
+        self.outputs.get(&output).expect("a cut names every output")
+    }
+}
+
+/// Moves positions forward by a cut's segments.
+pub fn advance(positions: &mut BTreeMap<ShardId, Position>, segments: &[Segment]) {
+    for segment in segments {
+        positions.insert(segment.shard.clone(), segment.to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Cut {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let window = Start("2026-11-21T00:00:00Z".parse().unwrap());
+        let file = FileIntent {
+            key: "year=2026/month=11/day=21/0of1-1-0.parquet".into(),
+            window,
+            first_row: 0,
+            rows: 3,
+            digest: RowDigest(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+        };
+        Cut {
+            version: VERSION,
+            generation: GenerationNumber(1),
+            lane: Lane { index: 0, count: 1 },
+            epoch: Epoch(1),
+            pipeline: "00ff".into(),
+            segments: vec![Segment { shard: "0".into(), from: at("0:0"), to: at("4:0") }],
+            account: Account { read: 4, kept: 3, filtered: 0, dead_letters: 1, duplicates: 0 },
+            bytes: 100,
+            outputs: [
+                (Output::Events, OutputIntent { schema: SchemaVersion(1), files: vec![file] }),
+                (Output::DeadLetters, OutputIntent { schema: SchemaVersion(1), files: Vec::new() }),
+            ]
+            .into(),
+            positions: None,
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_version_1() {
+        let golden = include_str!("../golden/cut-v1.json");
+        assert_eq!(String::from_utf8(example().to_bytes()).unwrap(), golden);
+        assert_eq!(Cut::from_bytes(golden.as_bytes()).unwrap(), example());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":2");
+        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 2 })));
+    }
+}

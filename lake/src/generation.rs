@@ -1,0 +1,288 @@
+//! Generations and the pointer that says which one is live.
+//!
+//! A generation is one complete build of a pipeline's outputs from the log. `_generation.json` is created once and
+//! says what it was built with; the highest pointer names the live one. Creating the next pointer number if absent is
+//! the compare-and-swap.
+
+use std::collections::BTreeMap;
+
+use headwater_common::position::{Position, ShardId};
+use headwater_common::window::{Key, Partitioning, Start};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::layout::{self, GenerationNumber, Lane, TableName};
+use crate::store::{Create, LakeStore};
+
+/// The newest version of both formats.
+const VERSION: u32 = 1;
+
+/// What a generation was built with: `_generation.json`, described in `docs/formats/generation.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// Version of the format.
+    pub version: u32,
+    /// Its number.
+    pub number: GenerationNumber,
+    /// The effective pipeline in canonical form: what the rows are a function of, besides the log.
+    pub pipeline: BTreeMap<String, Value>,
+    /// Hash of that form.
+    pub pipeline_hash: String,
+    /// How the tables are partitioned.
+    pub partition_by: Partitioning,
+    /// How many lanes there are.
+    pub lanes: u32,
+    /// What tells the stream from every other.
+    pub stream: String,
+    /// Digits that sequence numbers are padded to.
+    pub sequence_digits: usize,
+    /// Whether a segment's length counts its events.
+    pub gap_free: bool,
+    /// Where each shard that existed is read from: after these positions.
+    pub start: BTreeMap<ShardId, Position>,
+}
+
+/// A generation and the lake it is in.
+#[derive(Debug, Clone)]
+pub struct OpenGeneration {
+    /// The lake.
+    pub store: LakeStore,
+    /// The table.
+    pub table: TableName,
+    /// What it was built with.
+    pub description: Generation,
+}
+
+/// A partition key, and the name of its column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionKey {
+    /// The column's name: the key's, or with `event_` before it where the data has a column of that name.
+    pub column: String,
+    /// The key.
+    pub kind: Key,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pointer {
+    version: u32,
+    number: u32,
+    generation: GenerationNumber,
+}
+
+const EVENT_PREFIX: &str = "event_";
+
+impl PartitionKey {
+    /// Returns the keys of a partitioning; `taken` says which names the data has (asked in lower case).
+    pub fn of(partitioning: &Partitioning, taken: impl Fn(&str) -> bool) -> Vec<Self> {
+        let key = |kind: &Key| {
+            let name = kind.name();
+            let column = if taken(name) { format!("{EVENT_PREFIX}{name}") } else { name.to_owned() };
+            Self { column, kind: *kind }
+        };
+        partitioning.keys().iter().map(key).collect()
+    }
+
+    /// Returns the keys of a partitioning under the names that a table has given them.
+    pub fn named(partitioning: &Partitioning, columns: &[String]) -> Option<Vec<Self>> {
+        let matches = |key: &Key, column: &String| {
+            column == key.name() || column.strip_prefix(EVENT_PREFIX) == Some(key.name())
+        };
+        let kinds = partitioning.keys();
+        let fits = kinds.len() == columns.len() && kinds.iter().zip(columns).all(|(key, column)| matches(key, column));
+        fits.then(|| {
+            let named = kinds.iter().zip(columns);
+            named.map(|(kind, column)| Self { column: column.clone(), kind: *kind }).collect()
+        })
+    }
+
+    /// Returns the Delta type of the key's column.
+    pub fn delta_type(&self) -> &'static str {
+        if self.kind == Key::Date { "date" } else { "integer" }
+    }
+
+    /// Returns the key's value in a window, as Delta writes it.
+    pub fn value(&self, window: Start) -> String {
+        self.kind.table_value(window)
+    }
+}
+
+impl Generation {
+    /// Returns the lanes.
+    pub fn lane_set(&self) -> impl Iterator<Item = Lane> {
+        let count = self.lanes;
+        (0..count).map(move |index| Lane { index, count })
+    }
+
+    /// Returns the settings in which two pipelines differ, for people.
+    pub fn difference(&self, other: &BTreeMap<String, Value>) -> String {
+        let keys: std::collections::BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
+        let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
+        let differing = keys.into_iter().filter(|key| self.pipeline.get(*key) != other.get(*key));
+        let lines: Vec<_> = differing
+            .map(|key| format!("{key} was {}, now {}", show(self.pipeline.get(key)), show(other.get(key))))
+            .collect();
+        lines.join("; ")
+    }
+}
+
+/// Returns the live generation's number; `None` when the table has none.
+///
+/// # Errors
+/// When the store does not answer or the pointer is damaged.
+pub async fn live(store: &LakeStore, table: &TableName) -> Result<Option<GenerationNumber>, Error> {
+    let names = store.names_in(Some(&layout::pointers(table))).await?;
+    let numbers = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
+    let Some(highest) = numbers.max() else { return Ok(None) };
+    let key = layout::pointer(table, highest);
+    let damaged = |source: String| Error::Damaged { key: layout::pointer(table, highest), source: source.into() };
+    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it vanished".into()))?;
+    let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if pointer.version != VERSION {
+        return Err(Error::UnknownFormat { key, found: pointer.version, known: VERSION });
+    }
+    Ok(Some(pointer.generation))
+}
+
+/// Opens the live generation of a table.
+///
+/// # Errors
+/// When the table has none, naming those that the lake has.
+pub async fn open_live(store: &LakeStore, table: &TableName) -> Result<OpenGeneration, Error> {
+    match live(store, table).await? {
+        Some(number) => open(store, table, number).await,
+        None => {
+            let existing = tables(store).await?;
+            let existing = existing.iter().map(TableName::as_str).collect::<Vec<_>>().join(", ");
+            Err(Error::NoTable { table: table.clone(), lake: store.url().to_string(), existing })
+        }
+    }
+}
+
+/// Returns the tables of a lake, sorted.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn tables(store: &LakeStore) -> Result<Vec<TableName>, Error> {
+    let mut tables = Vec::new();
+    for name in store.names_in(None).await? {
+        let Ok(table) = name.parse::<TableName>() else { continue };
+        if live(store, &table).await?.is_some() {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
+/// Opens a generation by its number.
+///
+/// # Errors
+/// When its description is missing, damaged or of a newer format.
+pub async fn open(store: &LakeStore, table: &TableName, number: GenerationNumber) -> Result<OpenGeneration, Error> {
+    let key = layout::generation_file(table, number);
+    let damaged = |source: String| Error::Damaged { key: key.clone(), source: source.into() };
+    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it is missing".into()))?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let found = value["version"].as_u64().and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
+    if found != VERSION {
+        return Err(Error::UnknownFormat { key, found, known: VERSION });
+    }
+    let description = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    Ok(OpenGeneration { store: store.clone(), table: table.clone(), description })
+}
+
+/// Opens the live generation, or creates the first one from `wanted`; who comes second takes what the first created.
+/// Refuses a generation of another pipeline or another stream.
+///
+/// # Errors
+/// Says what differs, and what to do.
+pub async fn open_or_create(
+    store: &LakeStore,
+    table: &TableName,
+    wanted: Generation,
+) -> Result<OpenGeneration, Error> {
+    let number = match live(store, table).await? {
+        Some(number) => number,
+        None => create_first(store, table, &wanted).await?,
+    };
+    let open = open(store, table, number).await?;
+    let found = &open.description;
+    if found.stream != wanted.stream {
+        return Err(Error::OtherStream {
+            table: table.clone(),
+            expected: found.stream.clone(),
+            actual: wanted.stream,
+        });
+    }
+    if found.pipeline_hash != wanted.pipeline_hash {
+        let difference = found.difference(&wanted.pipeline);
+        return Err(Error::OtherPipeline { table: table.clone(), difference });
+    }
+    store.link_current(table, number)?;
+    Ok(open)
+}
+
+async fn create_first(
+    store: &LakeStore,
+    table: &TableName,
+    wanted: &Generation,
+) -> Result<GenerationNumber, Error> {
+    let number = wanted.number;
+    let description = serde_json::to_vec_pretty(wanted).expect("a description has string keys only");
+    create_surely(store, &layout::generation_file(table, number), description).await?;
+    let pointer = Pointer { version: VERSION, number: 1, generation: number };
+    let pointer = serde_json::to_vec(&pointer).expect("a pointer is plain JSON");
+    create_surely(store, &layout::pointer(table, 1), pointer).await?;
+    Ok(number)
+}
+
+/// Creates an object unless there is one; asks again while the answer is unclear.
+async fn create_surely(store: &LakeStore, key: &object_store::path::Path, bytes: Vec<u8>) -> Result<(), Error> {
+    const TRIES: u32 = 5;
+    for _ in 0..TRIES {
+        match store.create(key, bytes.clone().into()).await? {
+            Create::Created | Create::Exists => return Ok(()),
+            Create::Unknown => {}
+        }
+    }
+    Err(Error::Damaged { key: key.clone(), source: "the store never said whether it was created".into() })
+}
+
+impl Generation {
+    /// Returns the description of a first generation, in the newest format.
+    pub fn first(
+        pipeline: BTreeMap<String, Value>,
+        pipeline_hash: String,
+        partition_by: Partitioning,
+        lanes: u32,
+        stream: StreamFacts,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            number: GenerationNumber::FIRST,
+            pipeline,
+            pipeline_hash,
+            partition_by,
+            lanes,
+            stream: stream.identity,
+            sequence_digits: stream.sequence_digits,
+            gap_free: stream.gap_free,
+            start: stream.start,
+        }
+    }
+}
+
+/// What a generation remembers of its stream.
+#[derive(Debug, Clone)]
+pub struct StreamFacts {
+    /// What tells it from every other.
+    pub identity: String,
+    /// Digits that sequence numbers are padded to.
+    pub sequence_digits: usize,
+    /// Whether a segment's length counts its events.
+    pub gap_free: bool,
+    /// Where each shard is read from: after these positions.
+    pub start: BTreeMap<ShardId, Position>,
+}

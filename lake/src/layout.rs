@@ -1,0 +1,238 @@
+//! Where things lie in a lake. Keys are functions of generation, lane, epoch, window and part: no clock, no random id.
+//!
+//! ```text
+//! <lake>/<table>/_pointer/00000007.json
+//! <lake>/<table>/g00003/_generation.json
+//! <lake>/<table>/g00003/_delta_log/
+//! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
+//! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use headwater_common::window::Start;
+use object_store::path::Path;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::generation::PartitionKey;
+
+/// The name of a table: letters, digits and underscores, a letter first, at most 128, no double underscore at the end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName(String);
+
+/// The number of a generation: 1, 2, 3 …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GenerationNumber(pub u32);
+
+/// A lane's number, and how many lanes its set has. Its name carries both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// 0 to `count - 1`.
+    pub index: u32,
+    /// Lanes in the set.
+    pub count: u32,
+}
+
+/// The number of an epoch of a lane: 0 for the start positions, then 1, 2, 3 …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// An output of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// The table itself.
+    Events,
+    /// The events that cannot be rows.
+    DeadLetters,
+}
+
+/// A name or number that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("`{text}` is not {wanted}")]
+pub struct ParseError {
+    text: String,
+    wanted: &'static str,
+}
+
+impl TableName {
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TableName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let good = text.len() <= 128
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !text.contains("__");
+        let wanted = "a table name: letters, digits and single underscores, a letter first, at most 128";
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError { text: text.to_owned(), wanted }) }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl GenerationNumber {
+    /// The first generation of every table.
+    pub const FIRST: Self = Self(1);
+}
+
+impl fmt::Display for GenerationNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{:05}", self.0)
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}of{}", self.index, self.count)
+    }
+}
+
+impl FromStr for Lane {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError { text: text.to_owned(), wanted: "a lane such as 0of1" };
+        let (index, count) = text.split_once("of").ok_or_else(error)?;
+        let lane =
+            Self { index: index.parse().map_err(|_| error())?, count: count.parse().map_err(|_| error())? };
+        if lane.index < lane.count { Ok(lane) } else { Err(error()) }
+    }
+}
+
+impl Serialize for Lane {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lane {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Epoch {
+    /// Returns the epoch after this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Output {
+    /// Every output, in the order they are written; the first one keeps the cuts.
+    pub const ALL: [Self; 2] = [Self::Events, Self::DeadLetters];
+
+    /// Returns the folder of this output's table below the lake.
+    pub fn folder(self, table: &TableName) -> String {
+        match self {
+            Self::Events => table.0.clone(),
+            Self::DeadLetters => format!("{table}__dead_letters"),
+        }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Events => "events",
+            Self::DeadLetters => "dead_letters",
+        })
+    }
+}
+
+/// Returns the key of pointer number `number`.
+pub fn pointer(table: &TableName, number: u32) -> Path {
+    Path::from(format!("{table}/_pointer/{number:08}.json"))
+}
+
+/// Returns the folder that holds the pointers.
+pub fn pointers(table: &TableName) -> Path {
+    Path::from(format!("{table}/_pointer"))
+}
+
+/// Returns the folder of one output's generation: the root of a Delta table.
+pub fn generation(table: &TableName, output: Output, number: GenerationNumber) -> Path {
+    Path::from(format!("{}/{number}", output.folder(table)))
+}
+
+/// Returns the key of the generation's description.
+pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_generation.json"))
+}
+
+/// Returns the folder with the cuts of all lanes.
+pub fn cuts(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_cuts"))
+}
+
+/// Returns the key of a cut.
+pub fn cut(table: &TableName, number: GenerationNumber, lane: Lane, epoch: Epoch) -> Path {
+    Path::from(format!("{table}/{number}/_cuts/{lane}/{:020}.json", epoch.0))
+}
+
+/// Returns the key of `verify`'s resume point, below the generation.
+pub fn verified(table: &TableName, number: GenerationNumber, lane: Lane) -> Path {
+    Path::from(format!("{table}/{number}/_verified/{lane}.json"))
+}
+
+/// Returns the key of a data file, below its generation's folder.
+pub fn data_file(keys: &[PartitionKey], window: Start, lane: Lane, epoch: Epoch, part: u32) -> String {
+    let mut path = String::new();
+    for key in keys {
+        path.push_str(&format!("{}={}/", key.column, key.kind.path_value(window)));
+    }
+    path.push_str(&format!("{lane}-{epoch}-{part}.parquet"));
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s1_s9_keys_differ_by_lane_epoch_window_and_part() {
+        let keys = PartitionKey::of(&"year,month,day".parse().unwrap(), |_| false);
+        let window = |text: &str| Start(text.parse().unwrap());
+        let lane = Lane { index: 0, count: 2 };
+        let key = |window, lane, epoch, part| data_file(&keys, window, lane, Epoch(epoch), part);
+        let day = window("2026-11-21T00:00:00Z");
+        assert_eq!(key(day, lane, 42, 0), "year=2026/month=11/day=21/0of2-42-0.parquet");
+        let others = [
+            key(window("2026-11-22T00:00:00Z"), lane, 42, 0),
+            key(day, Lane { index: 1, count: 2 }, 42, 0),
+            key(day, lane, 43, 0),
+            key(day, lane, 42, 1),
+        ];
+        assert!(others.iter().all(|other| *other != key(day, lane, 42, 0)));
+    }
+
+    #[test]
+    fn table_names() {
+        for good in ["a", "flights", "f_2", "A9"] {
+            assert!(good.parse::<TableName>().is_ok(), "{good}");
+        }
+        for bad in ["", "_a", "9a", "a-b", "a/b", "../x", "a__b", "a b", "ä"] {
+            assert!(bad.parse::<TableName>().is_err(), "{bad}");
+        }
+    }
+}

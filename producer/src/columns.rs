@@ -1,0 +1,197 @@
+//! What type a CSV column has, told from its first rows, and how its cells become JSON.
+
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+
+/// Digits that a number may have; with more it might not come back as it was.
+const SIGNIFICANT_DIGITS_MAX: usize = 17;
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CellType {
+    /// 64-bit integers.
+    Integer,
+    /// Numbers.
+    Float,
+    /// `true` or `false`, in any of three spellings.
+    Boolean,
+    /// Text.
+    String,
+}
+
+/// What is told of a column while its first rows are looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Candidate(Option<CellType>);
+
+impl Candidate {
+    /// Takes in a cell that is not null.
+    pub fn see(&mut self, cell: &str) {
+        let kind = cell_type(cell);
+        self.0 = Some(match (self.0, kind) {
+            (None, kind) => kind,
+            (Some(known), kind) if known == kind => known,
+            (Some(CellType::Integer), CellType::Float) | (Some(CellType::Float), CellType::Integer) => CellType::Float,
+            _ => CellType::String,
+        });
+    }
+
+    /// Returns the type; a column of nulls is text.
+    pub fn decide(self) -> CellType {
+        self.0.unwrap_or(CellType::String)
+    }
+}
+
+fn cell_type(cell: &str) -> CellType {
+    if boolean(cell).is_some() {
+        return CellType::Boolean;
+    }
+    match number(cell) {
+        Some(Number::Integer) => CellType::Integer,
+        Some(Number::Float) => CellType::Float,
+        None => CellType::String,
+    }
+}
+
+fn boolean(cell: &str) -> Option<&'static str> {
+    match cell {
+        "true" | "True" | "TRUE" => Some("true"),
+        "false" | "False" | "FALSE" => Some("false"),
+        _ => None,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Number {
+    Integer,
+    Float,
+}
+
+/// Returns what number a cell is, when it is a JSON number that every reader gets back as it was. `007` is none.
+fn number(cell: &str) -> Option<Number> {
+    let digits_of = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let magnitude = cell.strip_prefix('-').unwrap_or(cell);
+    let whole = digits_of(magnitude);
+    if whole == 0 || (whole > 1 && magnitude.starts_with('0')) {
+        return None;
+    }
+    let mut rest = &magnitude[whole..];
+    if rest.is_empty() {
+        // `-0` is a float's zero; as an integer it would lose its sign.
+        return if cell == "-0" { Some(Number::Float) } else { cell.parse::<i64>().ok().map(|_| Number::Integer) };
+    }
+    let mut significant = whole;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let digits = digits_of(fraction);
+        if digits == 0 {
+            return None;
+        }
+        significant += digits;
+        rest = &fraction[digits..];
+    }
+    if let Some(exponent) = rest.strip_prefix(['e', 'E']) {
+        let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        let digits = digits_of(exponent);
+        if digits == 0 {
+            return None;
+        }
+        rest = &exponent[digits..];
+    }
+    let fits = rest.is_empty()
+        && significant <= SIGNIFICANT_DIGITS_MAX
+        && cell.parse::<f64>().is_ok_and(f64::is_finite);
+    fits.then_some(Number::Float)
+}
+
+/// Appends a cell as JSON and returns false when it does not fit the column's type: then it is a string.
+pub fn write_cell(cell: &str, kind: CellType, out: &mut Vec<u8>) -> bool {
+    match kind {
+        CellType::String => {}
+        CellType::Boolean => {
+            if let Some(word) = boolean(cell) {
+                out.extend_from_slice(word.as_bytes());
+                return true;
+            }
+        }
+        CellType::Integer => {
+            if number(cell) == Some(Number::Integer) {
+                out.extend_from_slice(cell.as_bytes());
+                return true;
+            }
+        }
+        CellType::Float => {
+            if let Some(found) = number(cell) {
+                out.extend_from_slice(cell.as_bytes());
+                // So that who reads one row knows that the column is one of fractions.
+                if found == Number::Integer || cell == "-0" {
+                    out.extend_from_slice(b".0");
+                }
+                return true;
+            }
+        }
+    }
+    write_string(cell, out);
+    kind == CellType::String
+}
+
+/// Appends a JSON string.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    out.push(b'"');
+    if text.bytes().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        for character in text.chars() {
+            match character {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                control if u32::from(control) < 0x20 => {
+                    write!(out, "\\u{:04x}", u32::from(control)).expect("writing to memory does not fail");
+                }
+                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(cells: &[&str], kind: CellType, json: &[&str]) {
+        let mut candidate = Candidate::default();
+        cells.iter().for_each(|cell| candidate.see(cell));
+        assert_eq!(candidate.decide(), kind, "{cells:?}");
+        for (cell, json) in cells.iter().zip(json) {
+            let mut out = Vec::new();
+            assert!(write_cell(cell, kind, &mut out));
+            assert_eq!(String::from_utf8(out).unwrap(), *json);
+        }
+    }
+
+    #[test]
+    fn s6_types_are_told_from_the_cells() {
+        check(&["1", "-20"], CellType::Integer, &["1", "-20"]);
+        check(&["1", "2.50"], CellType::Float, &["1.0", "2.50"]);
+        check(&["1e5", "-0"], CellType::Float, &["1e5", "-0.0"]);
+        check(&["True", "false"], CellType::Boolean, &["true", "false"]);
+        check(&["007", "12"], CellType::String, &["\"007\"", "\"12\""]);
+        check(&["12345678901234567890"], CellType::String, &["\"12345678901234567890\""]);
+        check(&["0.123456789012345678"], CellType::String, &["\"0.123456789012345678\""]);
+        check(&["1e999", ".5", "1.", "+1", "NaN"], CellType::String, &["\"1e999\"", "\".5\"", "\"1.\""]);
+        check(&["a\"b\\\n\u{1}"], CellType::String, &["\"a\\\"b\\\\\\n\\u0001\""]);
+        check(&[], CellType::String, &[]);
+    }
+
+    #[test]
+    fn a_later_misfit_is_sent_as_a_string() {
+        let mut out = Vec::new();
+        assert!(!write_cell("n/a", CellType::Integer, &mut out));
+        assert_eq!(out, b"\"n/a\"");
+    }
+}

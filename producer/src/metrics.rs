@@ -1,0 +1,6 @@
+//! The names of this crate's metrics.
+
+/// Rows that the stream acknowledged.
+pub const EVENTS: &str = "headwater_producer_events_total";
+/// Their bytes.
+pub const BYTES: &str = "headwater_producer_bytes_total";

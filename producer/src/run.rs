@@ -1,0 +1,482 @@
+//! A run: inputs to rows to batches to the sink. One thread reads ahead, bounded; one task sends, in order.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use headwater_common::outcome::{Again, Classified};
+use headwater_common::timestamp::Timestamp;
+use headwater_stream::{Put, Sink};
+use tokio::sync::{mpsc, watch};
+
+use crate::input::Input;
+use crate::metrics;
+use crate::pace::{Pace, Pacer};
+use crate::rows::{self, EVENT_ID_FIELD, Item, ReadOptions, Reject, Row, Rows};
+use crate::state::{FileState, State};
+
+/// Batches that may wait to be sent.
+const QUEUE_BATCHES: usize = 2;
+
+/// Rows of a batch at most; it bounds a transaction of the log.
+const BATCH_ROWS_MAX: usize = 20_000;
+
+/// What a run is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The inputs, in order.
+    pub inputs: Vec<Input>,
+    /// How their rows are read.
+    pub read: ReadOptions,
+    /// How fast rows go out.
+    pub pace: Pace,
+    /// Rows to send at most.
+    pub limit: Option<u64>,
+    /// Whether to begin anew after the last row.
+    pub repeat: bool,
+    /// Whether to go on where an earlier run stopped.
+    pub resume: bool,
+    /// Where to note how far the run is.
+    pub state_file: PathBuf,
+    /// Where bad rows go.
+    pub reject_file: PathBuf,
+    /// Bytes of a batch at most.
+    pub batch_bytes_max: usize,
+    /// When the run began, for the ids of rows that come from standard input.
+    pub started_at: Timestamp,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Rows sent and acknowledged.
+    pub rows: u64,
+    /// Their bytes, as sent.
+    pub bytes: u64,
+    /// Rows that went to the reject file.
+    pub rejects: u64,
+    /// Cells sent as strings because they did not fit their column's type.
+    pub misfits: u64,
+    /// Batches sent.
+    pub batches: u64,
+}
+
+/// Counters for people who watch.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows acknowledged.
+    pub rows: AtomicU64,
+    /// Bytes acknowledged.
+    pub bytes: AtomicU64,
+    /// Rows rejected.
+    pub rejects: AtomicU64,
+}
+
+/// What stops a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input.
+    #[error(transparent)]
+    Rows(#[from] rows::Error),
+    /// A file beside the run.
+    #[error("cannot {action} {path}", path = .path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A run cannot be taken up again.
+    #[error("cannot resume: {reason}. Run again without --resume to send everything")]
+    CannotResume {
+        /// Why not.
+        reason: String,
+    },
+    /// The stream.
+    #[error("cannot put events into {url}; {acknowledged} rows of this run are there, `--resume` goes on after them")]
+    Put {
+        /// The stream's URL.
+        url: String,
+        /// Rows that are safe.
+        acknowledged: u64,
+        /// Why not.
+        #[source]
+        source: headwater_stream::Error,
+    },
+}
+
+/// Sends all rows, or as many as asked for, and returns what it did. `shutdown` ends the run after the batch at hand.
+///
+/// # Errors
+/// Says what stopped it and how far it got.
+pub async fn run(
+    options: Options,
+    sink: &dyn Sink,
+    progress: &Progress,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<Report, Error> {
+    let plan = Plan::make(&options)?;
+    let mut state = plan.state.clone();
+    let (batches, mut queue) = mpsc::channel(QUEUE_BATCHES);
+    let pacer = Pacer::new(options.pace);
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = Reader::new(options.clone(), plan, &pacer, Arc::clone(&stop), batches);
+    let reading = tokio::task::spawn_blocking(move || reader.run());
+    let sent = send(&options, sink, progress, &mut state, pacer, &mut queue, &mut shutdown).await;
+    // The reader may wait for room in the queue or for the next line; either way it must not go on.
+    stop.store(true, Ordering::Relaxed);
+    drop(queue);
+    let finished = reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let mut report = sent?;
+    let Finished { rejects, misfits } = finished?;
+    report.rejects = rejects;
+    report.misfits = misfits;
+    Ok(report)
+}
+
+async fn send(
+    options: &Options,
+    sink: &dyn Sink,
+    progress: &Progress,
+    state: &mut State,
+    mut pacer: Pacer,
+    queue: &mut mpsc::Receiver<Batch>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Result<Report, Error> {
+    let mut report = Report::default();
+    loop {
+        let batch = tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|told| *told) => return Ok(report),
+            batch = queue.recv() => batch,
+        };
+        let Some(Batch { puts, bytes, state: after, last_time, rejects }) = batch else { return Ok(report) };
+        let rows = puts.len();
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|told| *told) => return Ok(report),
+            () = pacer.wait(rows, bytes, last_time) => {}
+        }
+        if rows > 0 {
+            put(sink, puts, report.rows).await?;
+        }
+        report.rows += rows as u64;
+        report.bytes += bytes as u64;
+        report.batches += 1;
+        progress.rows.store(report.rows, Ordering::Relaxed);
+        progress.bytes.store(report.bytes, Ordering::Relaxed);
+        progress.rejects.store(rejects, Ordering::Relaxed);
+        ::metrics::counter!(metrics::EVENTS).increment(rows as u64);
+        ::metrics::counter!(metrics::BYTES).increment(bytes as u64);
+        *state = after;
+        let path = &options.state_file;
+        state.store(path).map_err(|source| Error::File { action: "note the progress in", path: path.clone(), source })?;
+    }
+}
+
+async fn put(sink: &dyn Sink, puts: Vec<Put>, acknowledged: u64) -> Result<(), Error> {
+    const TRIES: u32 = 5;
+    let mut tries = 1;
+    loop {
+        let error = match sink.put(puts.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.again() == Again::WillNotHelp || tries == TRIES {
+            return Err(Error::Put { url: sink.url(), acknowledged, source: error });
+        }
+        tries += 1;
+    }
+}
+
+/// Rows that go out together, and where the run stands when they are acknowledged.
+struct Batch {
+    puts: Vec<Put>,
+    bytes: usize,
+    state: State,
+    last_time: Option<Timestamp>,
+    rejects: u64,
+}
+
+/// What is known before the first row.
+struct Plan {
+    state: State,
+    /// Rows of each file to be skipped.
+    skip: Vec<u64>,
+    digests: Vec<String>,
+}
+
+impl Plan {
+    fn make(options: &Options) -> Result<Self, Error> {
+        let mut files = Vec::new();
+        for input in &options.inputs {
+            let digest = match input.path() {
+                Some(path) => {
+                    let digest = Input::digest(path);
+                    let digest =
+                        digest.map_err(|source| Error::File { action: "read", path: path.to_owned(), source })?;
+                    format!("{digest:016x}")
+                }
+                // What comes out of a pipe has no digest before it is gone.
+                None => format!("stdin-{}", options.started_at.micros()),
+            };
+            files.push(FileState { path: input.name().into(), digest, rows: 0, types: None });
+        }
+        let fresh = State::new(files);
+        let state = if options.resume { Self::resumed(options, &fresh)? } else { fresh };
+        let skip = state.files.iter().map(|file| file.rows).collect();
+        let digests = state.files.iter().map(|file| file.digest.clone()).collect();
+        Ok(Self { state, skip, digests })
+    }
+
+    fn resumed(options: &Options, fresh: &State) -> Result<State, Error> {
+        if options.inputs.contains(&Input::Stdin) {
+            return Err(Error::CannotResume { reason: "standard input cannot be read again".into() });
+        }
+        let path = &options.state_file;
+        let stored = State::load(path)
+            .map_err(|source| Error::File { action: "read the progress in", path: path.clone(), source })?;
+        let Some(stored) = stored else { return Ok(fresh.clone()) };
+        let names = |state: &State| state.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+        if names(&stored) != names(fresh) {
+            let reason = format!("{} is of a run with other files", path.display());
+            return Err(Error::CannotResume { reason });
+        }
+        for (now, then) in fresh.files.iter().zip(&stored.files) {
+            if now.digest != then.digest {
+                let reason = format!("{} has changed since", now.path.display());
+                return Err(Error::CannotResume { reason });
+            }
+        }
+        Ok(stored)
+    }
+}
+
+struct Finished {
+    rejects: u64,
+    misfits: u64,
+}
+
+/// Reads rows and makes batches, on a thread of its own.
+struct Reader {
+    options: Options,
+    state: State,
+    skip: Vec<u64>,
+    digests: Vec<String>,
+    rows_max: usize,
+    bytes_max: usize,
+    span_max: Option<std::time::Duration>,
+    stop: Arc<AtomicBool>,
+    batches: mpsc::Sender<Batch>,
+    puts: Vec<Put>,
+    bytes: usize,
+    first_time: Option<Timestamp>,
+    last_time: Option<Timestamp>,
+    rows_left: Option<u64>,
+    rejects: RejectFile,
+    misfits: u64,
+}
+
+/// Nobody wants more rows.
+struct Enough;
+
+impl Reader {
+    fn new(options: Options, plan: Plan, pacer: &Pacer, stop: Arc<AtomicBool>, batches: mpsc::Sender<Batch>) -> Self {
+        let (rows_max, bytes_max) = pacer.batch_max();
+        Self {
+            rows_max: rows_max.min(BATCH_ROWS_MAX),
+            bytes_max: bytes_max.min(options.batch_bytes_max),
+            span_max: pacer.batch_span(),
+            rows_left: options.limit,
+            rejects: RejectFile::new(options.reject_file.clone()),
+            state: plan.state,
+            skip: plan.skip,
+            digests: plan.digests,
+            options,
+            stop,
+            batches,
+            puts: Vec::new(),
+            bytes: 0,
+            first_time: None,
+            last_time: None,
+            misfits: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<Finished, Error> {
+        loop {
+            let merged = self.options.inputs.len() > 1 && matches!(self.options.pace, Pace::EventTime { .. });
+            let before = self.state.files.iter().map(|file| file.rows).sum::<u64>();
+            let passed = if merged { self.merge()? } else { self.one_after_the_other()? };
+            let read = self.state.files.iter().map(|file| file.rows).sum::<u64>() > before;
+            if passed.is_err() || !self.options.repeat || self.options.inputs.contains(&Input::Stdin) || !read {
+                break;
+            }
+            self.state.pass += 1;
+            self.state.files.iter_mut().for_each(|file| file.rows = 0);
+            self.skip.iter_mut().for_each(|rows| *rows = 0);
+        }
+        // When nobody wants the last rows, the run was ended from outside.
+        let _ = self.flush()?;
+        Ok(Finished { rejects: self.rejects.count, misfits: self.misfits })
+    }
+
+    fn one_after_the_other(&mut self) -> Result<Result<(), Enough>, Error> {
+        for index in 0..self.options.inputs.len() {
+            let mut rows = self.open(index)?;
+            while let Some(item) = rows.next()? {
+                if self.take(index, item)?.is_err() {
+                    self.misfits += rows.misfits();
+                    return Ok(Err(Enough));
+                }
+            }
+            self.misfits += rows.misfits();
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes the row with the earliest event time of all files, again and again. A row without one goes at once.
+    fn merge(&mut self) -> Result<Result<(), Enough>, Error> {
+        let mut sources = Vec::new();
+        for index in 0..self.options.inputs.len() {
+            let mut rows = self.open(index)?;
+            let head = rows.next()?;
+            sources.push((rows, head));
+        }
+        let time_of = |item: &Item| match item {
+            Item::Row(row) => row.time,
+            Item::Reject(_) => None,
+        };
+        loop {
+            let heads = sources.iter().enumerate().filter_map(|(i, (_, head))| Some((time_of(head.as_ref()?), i)));
+            let Some((_, index)) = heads.min() else { break };
+            let (rows, head) = &mut sources[index];
+            let next = rows.next()?;
+            let item = std::mem::replace(head, next).expect("the earliest is there");
+            if self.take(index, item)?.is_err() {
+                return Ok(Err(Enough));
+            }
+        }
+        self.misfits += sources.iter().map(|(rows, _)| rows.misfits()).sum::<u64>();
+        Ok(Ok(()))
+    }
+
+    fn open(&mut self, index: usize) -> Result<Rows, Error> {
+        let input = &self.options.inputs[index];
+        let name = input.name();
+        let reader = input.open().map_err(|source| rows::Error::Read { name: name.clone(), source })?;
+        let types = self.state.files[index].types.clone();
+        let rows = Rows::open(name, reader, &self.options.read, types)?;
+        self.state.files[index].types = rows.types().map(<[_]>::to_vec);
+        Ok(rows)
+    }
+
+    fn take(&mut self, index: usize, item: Item) -> Result<Result<(), Enough>, Error> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(Err(Enough));
+        }
+        if self.skip[index] > 0 {
+            self.skip[index] -= 1;
+            return Ok(Ok(()));
+        }
+        if self.rows_left == Some(0) {
+            return Ok(Err(Enough));
+        }
+        let row = match item {
+            Item::Reject(reject) => {
+                self.state.files[index].rows += 1;
+                self.rejects.write(&self.options.inputs[index].name(), &reject)?;
+                return Ok(Ok(()));
+            }
+            Item::Row(row) => row,
+        };
+        if let Some(left) = &mut self.rows_left {
+            *left -= 1;
+        }
+        let time = row.time;
+        let put = self.event(index, row);
+        let bytes = put.payload.len() + put.partition_key.len();
+        let too_far = self.span_max.zip(self.first_time).zip(time).is_some_and(|((span, first), t)| t.since(first) > span);
+        let full = self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
+        if full && !self.puts.is_empty() && self.flush()?.is_err() {
+            return Ok(Err(Enough));
+        }
+        self.state.files[index].rows += 1;
+        self.first_time = self.first_time.or(time);
+        self.last_time = time.or(self.last_time);
+        self.bytes += bytes;
+        self.puts.push(put);
+        Ok(Ok(()))
+    }
+
+    fn event(&self, index: usize, row: Row) -> Put {
+        let Row { number, body, own_id, body_has_id, key, .. } = row;
+        let id = own_id.unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
+        let mut payload = Vec::with_capacity(body.len() + id.len() + 20);
+        payload.push(b'{');
+        if !body_has_id {
+            crate::columns::write_string(EVENT_ID_FIELD, &mut payload);
+            payload.push(b':');
+            crate::columns::write_string(&id, &mut payload);
+            if body != b"}" {
+                payload.push(b',');
+            }
+        }
+        payload.extend_from_slice(&body);
+        Put { partition_key: Bytes::from(key.unwrap_or(id)), payload: Bytes::from(payload) }
+    }
+
+    /// Hands the rows at hand to the sender. What was rejected before them is on disk before they count as done.
+    fn flush(&mut self) -> Result<Result<(), Enough>, Error> {
+        self.rejects.flush()?;
+        let batch = Batch {
+            puts: std::mem::take(&mut self.puts),
+            bytes: std::mem::take(&mut self.bytes),
+            state: self.state.clone(),
+            last_time: self.last_time,
+            rejects: self.rejects.count,
+        };
+        self.first_time = None;
+        Ok(self.batches.blocking_send(batch).map_err(|_| Enough))
+    }
+}
+
+/// Bad rows, a JSON object a line. Created when there is one.
+struct RejectFile {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+    count: u64,
+}
+
+impl RejectFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, count: 0 }
+    }
+
+    fn write(&mut self, input: &str, reject: &Reject) -> Result<(), Error> {
+        let failed = |source| Error::File { action: "write", path: self.path.clone(), source };
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
+                self.file.insert(BufWriter::new(file))
+            }
+        };
+        let Reject { line, byte, reason, raw } = reject;
+        let entry = serde_json::json!({"file": input, "line": line, "byte": byte, "reason": reason, "raw": raw});
+        writeln!(file, "{entry}").map_err(failed)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.flush().map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
+    }
+}

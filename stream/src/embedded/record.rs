@@ -1,0 +1,106 @@
+//! How a record is stored. Described in `docs/formats/log.md`; version 1 is frozen.
+//!
+//! ```text
+//! key    shard u32 BE | sequence u64 BE
+//! value  version u8 = 1 | 0 u8 | key length u16 LE | checksum u32 LE | arrived u64 LE | partition key | payload
+//! ```
+
+use headwater_common::timestamp::Timestamp;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The version that is written.
+const VERSION: u8 = 1;
+
+/// Bytes before the partition key.
+pub(super) const HEADER_BYTES: usize = 16;
+
+/// A stored value, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stored<'a> {
+    pub(super) arrived_at: Timestamp,
+    pub(super) partition_key: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+pub(super) fn key(shard: u32, sequence: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&shard.to_be_bytes());
+    key[4..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Returns the sequence number of a stored key.
+pub(super) fn sequence_of(key: &[u8]) -> Result<u64, String> {
+    let bytes = key.get(4..).and_then(|tail| <[u8; 8]>::try_from(tail).ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(|| format!("a key has {} bytes instead of 12", key.len()))
+}
+
+/// Returns the bytes of a value before its partition key.
+pub(super) fn header(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> [u8; HEADER_BYTES] {
+    let key_bytes = u16::try_from(partition_key.len()).expect("keys are checked against PARTITION_KEY_BYTES_MAX");
+    let mut header = [0; HEADER_BYTES];
+    header[0] = VERSION;
+    header[2..4].copy_from_slice(&key_bytes.to_le_bytes());
+    header[4..8].copy_from_slice(&checksum(arrived_at, partition_key, payload).to_le_bytes());
+    header[8..].copy_from_slice(&arrived_at.micros().to_le_bytes());
+    header
+}
+
+/// Takes a stored value apart and checks it.
+pub(super) fn parse(value: &[u8]) -> Result<Stored<'_>, String> {
+    let (header, rest) = value.split_at_checked(HEADER_BYTES).ok_or("a record is shorter than its header")?;
+    if header[0] != VERSION {
+        return Err(format!("a record has version {}", header[0]));
+    }
+    let key_bytes = usize::from(u16::from_le_bytes([header[2], header[3]]));
+    let (partition_key, payload) =
+        rest.split_at_checked(key_bytes).ok_or("a record is shorter than its partition key")?;
+    let stored = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+    let arrived_at = Timestamp::from_micros(i64::from_le_bytes(header[8..].try_into().expect("eight bytes")));
+    if stored != checksum(arrived_at, partition_key, payload) {
+        return Err("a record's checksum differs".to_owned());
+    }
+    Ok(Stored { arrived_at, partition_key, payload })
+}
+
+fn checksum(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&arrived_at.micros().to_le_bytes());
+    hasher.update(&(partition_key.len() as u64).to_le_bytes());
+    hasher.update(partition_key);
+    hasher.update(payload);
+    // The low half; the rest adds nothing at this length.
+    u32::try_from(hasher.digest() & u64::from(u32::MAX)).expect("masked to 32 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_version_1() {
+        let header = header(Timestamp::from_micros(1_357_034_400_000_000), b"k1", b"{}");
+        let value = [&header[..], b"k1", b"{}"].concat();
+        let text: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "010002006a496c3500285c3137d204006b317b7d");
+        let stored = parse(&value).unwrap();
+        assert_eq!((stored.partition_key, stored.payload), (&b"k1"[..], &b"{}"[..]));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let header = header(Timestamp::from_micros(7), b"key", b"payload");
+        let value = [&header[..], b"key", b"payload"].concat();
+        for bit in 0..value.len() * 8 {
+            if bit / 8 == 1 {
+                continue; // the reserved byte
+            }
+            let mut damaged = value.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..value.len() {
+            assert!(parse(&value[..length]).is_err(), "{length} bytes");
+        }
+    }
+}

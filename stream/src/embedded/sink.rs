@@ -1,0 +1,187 @@
+//! The writing side: group commit, and retention after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headwater_common::clock::Clock;
+use headwater_common::outcome::{Classified, Effect};
+use headwater_common::position::Position;
+use headwater_common::timestamp::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::{Log, blocking, shard_id};
+use crate::{Accepted, Error, Put, Sink, Source};
+
+/// Batches that may wait for the writer.
+const QUEUE_BATCHES: usize = 16;
+
+/// Bytes that one transaction takes at most when several batches share it.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long apart retention is looked at.
+const RETENTION_PERIOD: Duration = Duration::from_secs(10);
+
+/// When the disk is asked to make a batch durable. Either way nothing is acknowledged before it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// After every batch.
+    EveryBatch,
+    /// So long after the first batch that waits; batches that come meanwhile share the transaction.
+    Every(Duration),
+}
+
+/// How long records stay. Without a bound they stay for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Records older than this may go.
+    pub age_max: Option<Duration>,
+    /// The oldest records go when the payloads exceed this, counted evenly over the shards.
+    pub bytes_max: Option<u64>,
+}
+
+impl Retention {
+    fn is_unbounded(&self) -> bool {
+        self.age_max.is_none() && self.bytes_max.is_none()
+    }
+}
+
+type Reply = oneshot::Sender<Result<Accepted, Error>>;
+
+struct Request {
+    batch: Vec<Put>,
+    reply: Reply,
+}
+
+/// Puts records into the embedded log. Ends its writer when dropped; [`LogSink::close`] also waits for it.
+#[derive(Debug)]
+pub struct LogSink {
+    url: String,
+    requests: mpsc::Sender<Request>,
+    writer: JoinHandle<()>,
+}
+
+impl LogSink {
+    /// Starts the writer. Must be called inside a tokio runtime.
+    pub fn start(log: Log, policy: SyncPolicy, retention: Retention, clock: Arc<dyn Clock>) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE_BATCHES);
+        let url = log.url();
+        let writer = Writer { log, policy, retention, clock, retention_at: Timestamp::from_micros(i64::MIN) };
+        Self { url, requests, writer: tokio::spawn(writer.run(queue)) }
+    }
+
+    /// Waits until all that was accepted is durable, and ends the writer.
+    ///
+    /// # Errors
+    /// When the writer panicked.
+    pub async fn close(self) -> Result<(), Error> {
+        drop(self.requests);
+        self.writer.await.map_err(|_| Error::WriterGone)
+    }
+}
+
+#[async_trait]
+impl Sink for LogSink {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { batch, reply }).await.map_err(|_| Error::WriterGone)?;
+        answer.await.map_err(|_| Error::WriterGone)?
+    }
+}
+
+struct Writer {
+    log: Log,
+    policy: SyncPolicy,
+    retention: Retention,
+    clock: Arc<dyn Clock>,
+    retention_at: Timestamp,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(first) = queue.recv().await {
+            let group = self.gather(first, &mut queue).await;
+            self.write(group).await;
+            self.retain().await;
+        }
+    }
+
+    async fn gather(&self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+        let SyncPolicy::Every(period) = self.policy else { return vec![first] };
+        let mut bytes = byte_len(&first);
+        let mut group = vec![first];
+        let deadline = tokio::time::Instant::now() + period;
+        while bytes < GROUP_BYTES_MAX {
+            // Ends at the deadline, or when every sender is gone.
+            let Ok(Some(next)) = tokio::time::timeout_at(deadline, queue.recv()).await else { break };
+            bytes += byte_len(&next);
+            group.push(next);
+        }
+        group
+    }
+
+    async fn write(&self, mut group: Vec<Request>) {
+        if group.len() == 1 {
+            let Request { batch, reply } = group.pop().expect("it has one");
+            let result = self.append(batch).await;
+            // A caller that has gone does not want the answer.
+            let _ = reply.send(result);
+            return;
+        }
+        let lengths: Vec<usize> = group.iter().map(|request| request.batch.len()).collect();
+        let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.batch, r.reply)).unzip();
+        match self.append(batches.concat()).await {
+            Ok(Accepted { mut positions }) => {
+                for (length, reply) in lengths.into_iter().zip(replies) {
+                    let rest = positions.split_off(length);
+                    let _ = reply.send(Ok(Accepted { positions: std::mem::replace(&mut positions, rest) }));
+                }
+            }
+            // One batch may be at fault (a record too large): each gets its own answer. After an unknown outcome
+            // nothing is put again, it could be there twice.
+            Err(error) if error.effect() == Effect::DidNotHappen => {
+                for (batch, reply) in batches.into_iter().zip(replies) {
+                    let _ = reply.send(self.append(batch).await);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a group of batches has an unknown outcome");
+                drop(replies);
+            }
+        }
+    }
+
+    async fn append(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
+        let (log, now) = (self.log.clone(), self.clock.now());
+        let places = blocking(move || log.append(&batch, now)).await?;
+        let ids: Vec<_> = (0..self.log.shard_count()).map(shard_id).collect();
+        let position = |(shard, sequence): (u32, u64)| {
+            (ids[shard as usize].clone(), Position::of_record(sequence.into()))
+        };
+        Ok(Accepted { positions: places.into_iter().map(position).collect() })
+    }
+
+    async fn retain(&mut self) {
+        let now = self.clock.now();
+        if self.retention.is_unbounded() || now < self.retention_at {
+            return;
+        }
+        self.retention_at = now.plus(RETENTION_PERIOD);
+        let (log, retention) = (self.log.clone(), self.retention);
+        match blocking(move || log.apply_retention(&retention, now)).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "retention applied"),
+            // Nothing is lost by keeping records longer; the next look tries again.
+            Err(error) => tracing::warn!(%error, "retention not applied"),
+        }
+    }
+}
+
+fn byte_len(request: &Request) -> usize {
+    request.batch.iter().map(|put| put.payload.len() + put.partition_key.len()).sum()
+}

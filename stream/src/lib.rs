@@ -1,0 +1,14 @@
+//! The log: where events are put and read from.
+//!
+//! [`contract`] says what every adapter promises; `tests/harness` holds the suite that each of them passes.
+//! [`embedded`] is the durable log on this machine (LMDB), [`memory`] the adapter for tests, [`url`] names them.
+//! Absent on purpose: decoding (a log holds bytes), and any knowledge of the lake.
+
+pub mod contract;
+pub mod embedded;
+mod error;
+pub mod memory;
+pub mod url;
+
+pub use contract::{Accepted, Put, Read, Shard, Sink, Source, StartAt, StreamIdentity};
+pub use error::Error;

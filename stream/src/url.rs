@@ -1,0 +1,38 @@
+//! Names of streams: `log:PATH`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// A stream as the user names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamUrl {
+    /// `log:PATH`: the embedded log in that folder.
+    Log(PathBuf),
+}
+
+impl FromStr for StreamUrl {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self, Error> {
+        let bad = |reason| Error::BadUrl { url: url.to_owned(), reason };
+        match url.split_once(':') {
+            Some(("log", "")) => Err(bad("it names no folder; write log:PATH")),
+            Some(("log", path)) => Ok(Self::Log(path.trim_start_matches("//").into())),
+            Some(("kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs" | "archive", _)) => {
+                Err(bad("this version has the embedded log only; write log:PATH"))
+            }
+            _ => Err(bad("write log:PATH for the embedded log")),
+        }
+    }
+}
+
+impl fmt::Display for StreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(path) => write!(f, "log:{}", path.display()),
+        }
+    }
+}
