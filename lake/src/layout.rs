@@ -180,6 +180,11 @@ pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_generation.json"))
 }
 
+/// Returns the key of a commit in a table's Delta log.
+pub fn delta_commit(table: &TableName, output: Output, number: GenerationNumber, version: u64) -> Path {
+    Path::from(format!("{}/{number}/_delta_log/{version:020}.json", output.folder(table)))
+}
+
 /// Returns the folder with the cuts of all lanes.
 pub fn cuts(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_cuts"))

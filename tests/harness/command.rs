@@ -1,1 +1,5 @@
-fn main(){}
+//! The command under test: the product's own entry point.
+
+fn main() -> std::process::ExitCode {
+    headwater::main()
+}

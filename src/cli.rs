@@ -1,0 +1,388 @@
+//! What can be asked of the command. Every flag is also an environment variable `HEADWATER_<FLAG>` and a key of
+//! `headwater.toml`; [`crate::config`] adds those.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use headwater_common::quantity::{Bytes, Rate, parse_duration};
+use headwater_common::timestamp::Timestamp;
+use headwater_common::window::Partitioning;
+use headwater_lake::layout::TableName;
+use headwater_stream::url::StreamUrl;
+
+/// Turns an event stream into a query-ready Parquet lake, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, about, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every verb has.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// What every verb has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// The configuration file; `headwater.toml` in this folder is read when it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Prints the effective settings with their origin, and does nothing else
+    #[arg(long, global = true)]
+    pub print_config: bool,
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a filter such as headwater_lake=debug
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", value_parser = parse_filter)]
+    pub log: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replays the rows of CSV or NDJSON files as events of a stream
+    Produce(Produce),
+    /// Turns the events of a stream into a table of the lake, exactly once
+    Consume(Consume),
+    /// Runs a SQL statement over the lake
+    Query(Query),
+    /// Shows the streams' shards and the tables' lanes, positions, rows, files and dead letters
+    Status(Status),
+    /// Proves that every event of the stream is in the table once, and every file of the table is accounted for
+    Verify(Verify),
+    /// Shows the whole way on sample data: CSV, stream, lake, SQL
+    Demo(Demo),
+    /// Prints a completion script for a shell
+    Completions(Completions),
+}
+
+/// Options of `produce`.
+#[derive(Debug, Args)]
+pub struct Produce {
+    /// CSV or NDJSON files, plain, gzip or zstd; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+    /// The stream: log:PATH
+    #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
+    pub to: StreamUrl,
+    /// How the files are written; told from the first byte unless given
+    #[arg(long, value_enum)]
+    pub format: Option<FileFormat>,
+    /// The character between fields
+    #[arg(long, default_value = ",", value_parser = parse_byte)]
+    pub delimiter: u8,
+    /// The character around fields
+    #[arg(long, default_value = "\"", value_parser = parse_byte)]
+    pub quote: u8,
+    /// The columns' names, for files without a header
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub columns: Option<Vec<String>>,
+    /// A cell that means null; may be repeated [default: the empty cell]
+    #[arg(long = "null", value_name = "TOKEN")]
+    pub nulls: Option<Vec<String>>,
+    /// Keeps all cells as strings
+    #[arg(long)]
+    pub strings: bool,
+    /// The column whose value chooses the shard [default: the event id]
+    #[arg(long, value_name = "COLUMN")]
+    pub key: Option<String>,
+    /// The column with the event time
+    #[arg(long, value_name = "COLUMN")]
+    pub time_field: Option<String>,
+    /// How the event time is written
+    #[arg(long, value_enum, default_value = "text")]
+    pub time_format: TimeFormat,
+    /// Shards of a stream that does not exist yet
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub shards: Option<u32>,
+    /// Sends so much a second: 5000/s, 4MiB/s
+    #[arg(long, conflicts_with = "speedup")]
+    pub rate: Option<Rate>,
+    /// Sends as the event times are apart, so many times faster; merges several files by time
+    #[arg(long, value_name = "TIMES", requires = "time_field", value_parser = parse_speedup)]
+    pub speedup: Option<f64>,
+    /// Stops after so many rows
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u64>,
+    /// Begins anew after the last row
+    #[arg(long = "loop")]
+    pub repeat: bool,
+    /// Goes on where an earlier run over the same files stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Where the run notes how far it is [default: .headwater/produce-<hash>.json]
+    #[arg(long, value_name = "FILE")]
+    pub progress_file: Option<PathBuf>,
+    /// Where bad rows go, with line, byte and reason
+    #[arg(long, value_name = "FILE", default_value = "headwater-rejects.ndjson")]
+    pub reject_file: PathBuf,
+    /// Bytes of a batch; each batch is on the disk before the next
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub batch_bytes: Bytes,
+    /// Batches that come within this time share one sync of the disk [default: a sync a batch]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub sync_every: Option<Duration>,
+    /// Deletes events that are older [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub retention: Option<Duration>,
+    /// Deletes the oldest events when the stream is larger [default: never]
+    #[arg(long, value_name = "SIZE")]
+    pub retention_bytes: Option<Bytes>,
+    /// How large the log may grow; address space only, until it is used
+    #[arg(long, value_name = "SIZE", default_value = "1TiB")]
+    pub log_map_size: Bytes,
+    /// Serves /metrics, /healthz and /readyz there
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// Options of `consume`.
+#[derive(Debug, Args)]
+pub struct Consume {
+    /// The stream: log:PATH
+    #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
+    pub from: StreamUrl,
+    /// The lake's folder
+    #[arg(long, value_name = "PATH", default_value = "./data/lake")]
+    pub lake: PathBuf,
+    /// The table
+    #[arg(long, default_value = "events")]
+    pub table: TableName,
+    /// The field with the event time; without one the arrival counts
+    #[arg(long, value_name = "FIELD")]
+    pub time_field: Option<String>,
+    /// How the event time is written
+    #[arg(long, value_enum, default_value = "text")]
+    pub time_format: TimeFormat,
+    /// What to do with an event without an event time
+    #[arg(long, value_enum, default_value = "arrival")]
+    pub missing_time: MissingTime,
+    /// How far after its arrival an event may claim to have happened; beyond it is a dead letter
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = parse_duration)]
+    pub max_future: Duration,
+    /// The field with the event id
+    #[arg(long, value_name = "FIELD", default_value = "_event_id")]
+    pub id_field: String,
+    /// How the table is partitioned by event time
+    #[arg(long, value_name = "KEYS", default_value = "year,month,day")]
+    pub partition_by: Partitioning,
+    /// Lanes of a table that does not exist yet
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub lanes: u32,
+    /// Where a new table begins: trim-horizon, latest, or at:2026-11-21T00:00:00Z
+    #[arg(long, value_name = "WHERE", default_value = "trim-horizon")]
+    pub start: Start,
+    /// Stops when all is committed that the stream had when it started
+    #[arg(long)]
+    pub until_caught_up: bool,
+    /// Ends an epoch at so many encoded bytes a file
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub flush_bytes: Bytes,
+    /// Ends an epoch at so many events
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub flush_rows: u64,
+    /// Ends an epoch so long after its first event
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub flush_age: Duration,
+    /// Ends an epoch when nothing came for so long
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub flush_idle: Duration,
+    /// Ends an epoch when the newest event time has passed the end of a window
+    #[arg(long)]
+    pub flush_on_window_close: bool,
+    /// Memory for all that is buffered
+    #[arg(long, value_name = "SIZE", default_value = "192MiB")]
+    pub memory: Bytes,
+    /// Not ready when an event has waited longer than this to be committed
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub ready_age: Duration,
+    /// How large the log may be; as the producer was told
+    #[arg(long, value_name = "SIZE", default_value = "1TiB")]
+    pub log_map_size: Bytes,
+    /// Serves /metrics, /healthz and /readyz there
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// Options of `query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// The statement; it may read only
+    #[arg(value_name = "SQL")]
+    pub sql: String,
+    /// The lake's folder
+    #[arg(long, value_name = "PATH", default_value = "./data/lake")]
+    pub lake: PathBuf,
+    /// How rows are written
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: RowFormat,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The stream, for its shards and the lag [default: left out unless it is there]
+    #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
+    pub from: StreamUrl,
+    /// The lake's folder
+    #[arg(long, value_name = "PATH", default_value = "./data/lake")]
+    pub lake: PathBuf,
+    /// One table [default: all]
+    #[arg(long)]
+    pub table: Option<TableName>,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: ReportFormat,
+    /// How large the log may be; as the producer was told
+    #[arg(long, value_name = "SIZE", default_value = "1TiB")]
+    pub log_map_size: Bytes,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The lake's folder
+    #[arg(long, value_name = "PATH", default_value = "./data/lake")]
+    pub lake: PathBuf,
+    /// One table [default: all]
+    #[arg(long)]
+    pub table: Option<TableName>,
+    /// Reads every file and compares the digest of its rows
+    #[arg(long)]
+    pub full: bool,
+    /// Looks at all epochs again, also those that were verified before
+    #[arg(long)]
+    pub from_beginning: bool,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: ReportFormat,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where to work; kept [default: a temporary folder, kept too]
+    #[arg(value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// How input files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileFormat {
+    /// Comma-separated values.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// How event times are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TimeFormat {
+    /// RFC 3339, YYYY-MM-DD HH:MM:SS or YYYY-MM-DD; UTC without an offset
+    Text,
+    /// Seconds since 1970
+    EpochS,
+    /// Milliseconds since 1970
+    EpochMs,
+    /// Microseconds since 1970
+    EpochUs,
+}
+
+/// What to do with an event without an event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MissingTime {
+    /// Its arrival counts
+    Arrival,
+    /// It is a dead letter
+    DeadLetter,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RowFormat {
+    /// With lines around, for people
+    Table,
+    /// Comma-separated values
+    Csv,
+    /// A JSON array
+    Json,
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// Where a new table begins in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start(pub headwater_stream::StartAt);
+
+impl std::str::FromStr for Start {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        use headwater_stream::StartAt;
+        Ok(Self(match text {
+            "trim-horizon" | "TRIM_HORIZON" => StartAt::TrimHorizon,
+            "latest" | "LATEST" => StartAt::Latest,
+            _ => {
+                let time = text.strip_prefix("at:").ok_or("use trim-horizon, latest or at:2026-11-21T00:00:00Z")?;
+                StartAt::At(time.parse::<Timestamp>().map_err(|error| error.to_string())?)
+            }
+        }))
+    }
+}
+
+impl From<TimeFormat> for headwater_common::event_time::Format {
+    fn from(format: TimeFormat) -> Self {
+        match format {
+            TimeFormat::Text => Self::Text,
+            TimeFormat::EpochS => Self::EpochS,
+            TimeFormat::EpochMs => Self::EpochMs,
+            TimeFormat::EpochUs => Self::EpochUs,
+        }
+    }
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    let known = tracing_subscriber::EnvFilter::try_new(text);
+    known.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn parse_byte(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() => Ok(*byte),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("it must be one ASCII character, or \\t".to_owned()),
+    }
+}
+
+fn parse_speedup(text: &str) -> Result<f64, String> {
+    let speedup: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if speedup.is_finite() && speedup > 0.0 { Ok(speedup) } else { Err("it must be above zero".to_owned()) }
+}

@@ -1,0 +1,283 @@
+//! Where each setting comes from: the flag, else the environment, else `headwater.toml`, else the default.
+//!
+//! In the file a key is the flag with underscores. At the top level it counts for every verb that has it; in a section
+//! named after a verb it counts for that one: `lake = "…"`, `[consume] flush_rows = 5000`. An unknown key or a
+//! malformed value is an error that names it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
+use toml::Value;
+
+use crate::cli::Cli;
+
+/// The file that is read when no other is named.
+const FILE: &str = "headwater.toml";
+
+/// Settings that are not for a file or the environment: they say what to do, not how.
+const FLAGS_ONLY: [&str; 4] = ["config", "print_config", "help", "version"];
+
+/// What the user wants.
+pub struct Arguments {
+    /// The command line with everything filled in.
+    pub cli: Cli,
+    /// The effective settings, when they are all that was asked for.
+    pub print_config: Option<String>,
+}
+
+/// Why there is nothing to do.
+pub enum Refused {
+    /// The command line; also help and version.
+    Usage(clap::Error),
+    /// The configuration file.
+    Config(BadSetting),
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadSetting {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {reason}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A key that no verb has.
+    #[error("{path}: there is no setting `{key}`{hint}", path = .path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What might have been meant.
+        hint: String,
+    },
+    /// A value of another kind.
+    #[error("{path}: `{key}` has a value that is no text, number, boolean or list of them", path = .path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Parses the command line, the environment and the file.
+///
+/// # Errors
+/// When any of them is wrong, naming the flag or the key.
+pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
+    let file = ConfigFile::load(&arguments).map_err(Refused::Config)?;
+    file.check_keys().map_err(Refused::Config)?;
+    let command = with_sources(&file).map_err(Refused::Config)?;
+    let matches = command.try_get_matches_from(arguments).map_err(Refused::Usage)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
+    let print_config = cli.global.print_config.then(|| listing(&matches, &file));
+    Ok(Arguments { cli, print_config })
+}
+
+/// The content of the configuration file; empty when there is none.
+struct ConfigFile {
+    path: PathBuf,
+    content: BTreeMap<String, Value>,
+}
+
+impl ConfigFile {
+    fn load(arguments: &[OsString]) -> Result<Self, BadSetting> {
+        let named = named_file(arguments);
+        let path = named.clone().unwrap_or_else(|| FILE.into());
+        let bad = |reason: String| BadSetting::File { path: path.clone(), reason };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        let content = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+        Ok(Self { path, content })
+    }
+
+    /// Returns what the file says of a verb's setting: the section before the top level.
+    fn get(&self, verb: &str, key: &str) -> Option<&Value> {
+        let section = self.content.get(verb).and_then(Value::as_table);
+        section.and_then(|section| section.get(key)).or_else(|| {
+            self.content.get(key).filter(|value| !value.is_table())
+        })
+    }
+
+    fn check_keys(&self) -> Result<(), BadSetting> {
+        let command = Cli::command();
+        let all: Vec<_> = command.get_subcommands().flat_map(settings_of).chain(settings_of(&command)).collect();
+        for (key, value) in &self.content {
+            match value.as_table() {
+                None => self.check_key(key, key, &all)?,
+                Some(section) => {
+                    let verb = command.get_subcommands().find(|verb| verb.get_name() == key);
+                    let known: Vec<_> = match verb {
+                        Some(verb) => settings_of(verb).chain(settings_of(&command)).collect(),
+                        None => return Err(self.unknown(key, command.get_subcommands().map(|v| v.get_name().to_owned()))),
+                    };
+                    for inner in section.keys() {
+                        self.check_key(&format!("{key}.{inner}"), inner, &known)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_key(&self, full: &str, key: &str, known: &[String]) -> Result<(), BadSetting> {
+        if known.iter().any(|known| known == key) { Ok(()) } else { Err(self.unknown(full, known.iter().cloned())) }
+    }
+
+    fn unknown(&self, key: &str, known: impl Iterator<Item = String>) -> BadSetting {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let near = known.map(|known| (distance(last, &known), known)).min();
+        let hint = match near {
+            Some((distance, known)) if distance <= 3 => format!("; did you mean `{known}`?"),
+            _ => String::new(),
+        };
+        BadSetting::UnknownKey { path: self.path.clone(), key: key.to_owned(), hint }
+    }
+}
+
+/// Finds `--config FILE` before anything is parsed.
+fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        if text == "--config" {
+            return arguments.next().map(PathBuf::from);
+        }
+        if let Some(path) = text.strip_prefix("--config=") {
+            return Some(path.into());
+        }
+    }
+    std::env::var_os("HEADWATER_CONFIG").map(PathBuf::from)
+}
+
+/// Returns the keys of a verb's settings.
+fn settings_of(command: &clap::Command) -> impl Iterator<Item = String> {
+    command.get_arguments().filter(|argument| is_setting(argument)).map(key_of)
+}
+
+fn is_setting(argument: &Arg) -> bool {
+    !argument.is_positional() && !FLAGS_ONLY.contains(&argument.get_id().as_str())
+}
+
+fn key_of(argument: &Arg) -> String {
+    argument.get_long().unwrap_or_default().replace('-', "_")
+}
+
+fn variable_of(argument: &Arg) -> String {
+    format!("HEADWATER_{}", key_of(argument).to_uppercase())
+}
+
+/// Gives every setting its environment variable, and the file's value as its default.
+fn with_sources(file: &ConfigFile) -> Result<clap::Command, BadSetting> {
+    let mut command = Cli::command();
+    let mut bad = Ok(());
+    let mut add = |verb: &str, argument: Arg| {
+        if !is_setting(&argument) {
+            return argument;
+        }
+        let key = key_of(&argument);
+        let variable = variable_of(&argument);
+        let argument = argument.env(variable).hide_env(true);
+        let Some(value) = file.get(verb, &key) else { return argument };
+        match as_texts(value) {
+            Some(texts) => argument.default_values(texts).hide_default_value(true),
+            None => {
+                bad = Err(BadSetting::BadValue { path: file.path.clone(), key });
+                argument
+            }
+        }
+    };
+    command = command.mut_args(|argument| add("", argument));
+    let verbs: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    for verb in verbs {
+        command = command.mut_subcommand(&verb, |command| command.mut_args(|argument| add(&verb, argument)));
+    }
+    bad.map(|()| command)
+}
+
+fn as_texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Integer(number) => Some(vec![number.to_string()]),
+        Value::Float(number) => Some(vec![number.to_string()]),
+        Value::Boolean(yes) => Some(vec![yes.to_string()]),
+        Value::Datetime(time) => Some(vec![time.to_string()]),
+        Value::Array(values) => {
+            let texts: Option<Vec<_>> = values.iter().map(as_texts).collect();
+            texts.map(|texts| texts.concat())
+        }
+        Value::Table(_) => None,
+    }
+}
+
+/// Lists the effective settings as a `headwater.toml`, each with its origin.
+fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
+    let mut text = String::new();
+    let Some((verb, chosen)) = matches.subcommand() else { return text };
+    let command = Cli::command();
+    let Some(of_verb) = command.find_subcommand(verb) else { return text };
+    let mut put = |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
+    put(format!("[{verb}]"));
+    for argument in of_verb.get_arguments().chain(command.get_arguments()).filter(|argument| is_setting(argument)) {
+        let key = key_of(argument);
+        let id = argument.get_id().as_str();
+        let origin = match chosen.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag".to_owned(),
+            Some(ValueSource::EnvVariable) => format!("environment {}", variable_of(argument)),
+            Some(_) if file.get(verb, &key).is_some() => format!("file {}", file.path.display()),
+            Some(_) => "default".to_owned(),
+            None => {
+                put(format!("# {key} is not set"));
+                continue;
+            }
+        };
+        let shown = if matches!(argument.get_action(), ArgAction::SetTrue) {
+            chosen.get_flag(id).to_string()
+        } else {
+            let raw = chosen.get_raw(id).into_iter().flatten();
+            let values: Vec<_> = raw.map(|value| format!("{:?}", redacted(&value.to_string_lossy()))).collect();
+            if values.len() == 1 { values.concat() } else { format!("[{}]", values.join(", ")) }
+        };
+        put(format!("{key} = {shown}  # {origin}"));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// Hides what stands before an `@` in a URL.
+fn redacted(value: &str) -> String {
+    match value.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
+        Some((scheme, (_, rest))) => format!("{scheme}://***@{rest}"),
+        None => value.to_owned(),
+    }
+}
+
+/// Returns how many letters differ between two words (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (at, candidate) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *candidate);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(row[at + 1] + 1);
+        }
+    }
+    row[other.len()]
+}

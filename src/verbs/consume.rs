@@ -1,0 +1,147 @@
+//! `headwater consume`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context;
+use headwater_common::clock::{Clock, SystemClock};
+use headwater_common::quantity::Bytes;
+use headwater_common::timestamp::Timestamp;
+use headwater_consumer::decode::{self, DecodeRules};
+use headwater_consumer::driver::{Consumer, Progress, Until};
+use headwater_consumer::pipeline::Pipeline;
+use headwater_consumer::policy::Limits;
+use headwater_lake::generation::{self, Generation, StreamFacts};
+use headwater_lake::store::LakeStore;
+use headwater_stream::embedded::{Log, Options as LogOptions};
+use headwater_stream::url::StreamUrl;
+use headwater_stream::{Source, StartAt};
+
+use crate::cli::{Consume, MissingTime};
+use crate::progress::{self, Reading};
+use crate::{signals, telemetry};
+
+/// Turns the events of a stream into a table of the lake.
+pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
+    let shutdown = signals::shutdown()?;
+    let progress = Arc::new(Progress::default());
+    let metrics = telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
+    let consumer = open(&options, Arc::clone(&progress)).await?;
+
+    let watched = Arc::clone(&progress);
+    let bounded = options.until_caught_up;
+    let shown = progress::show("events read", move || {
+        let total = bounded.then(|| watched.events_to_read.load(Ordering::Relaxed));
+        Reading { done: watched.events_read.load(Ordering::Relaxed), total }
+    });
+    let began = SystemClock.now();
+    let result = consumer.run(shutdown).await;
+    drop(shown);
+    if let Some(server) = metrics {
+        server.stop().await?;
+    }
+    result?;
+    report(&options, &progress, SystemClock.now().since(began).as_secs_f64());
+    Ok(())
+}
+
+/// Opens the stream and the table, and refuses what does not belong together.
+pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
+    let StreamUrl::Log(path) = &options.from;
+    let log = Log::open(path, LogOptions { map_bytes: options.log_map_size.as_usize() })?;
+    let source: Arc<dyn Source> = Arc::new(log);
+    let store = LakeStore::on_disk(&options.lake)?;
+    let pipeline = pipeline(options);
+    let wanted = Generation::first(
+        pipeline.canonical(),
+        pipeline.hash(),
+        pipeline.partition_by.clone(),
+        options.lanes,
+        stream_facts(source.as_ref(), options.start.0).await.context("look at the stream")?,
+    );
+    let generation = Arc::new(generation::open_or_create(&store, &options.table, wanted).await?);
+    if generation.description.lanes != options.lanes {
+        let lanes = generation.description.lanes;
+        tracing::warn!(lanes, "the table was made with another number of lanes and keeps it");
+    }
+    Ok(Consumer {
+        source,
+        generation,
+        pipeline,
+        limits: limits(options),
+        until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
+        clock: Arc::new(SystemClock),
+        progress,
+    })
+}
+
+async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
+    let mut positions = BTreeMap::new();
+    for shard in source.shards().await? {
+        // From the beginning means from wherever the beginning is when the first event is read.
+        let position = source.resolve(&shard.id, start).await?;
+        positions.insert(shard.id, position);
+    }
+    Ok(StreamFacts {
+        identity: source.identity().0,
+        sequence_digits: source.sequence_digits(),
+        gap_free: source.is_gap_free(),
+        start: positions,
+    })
+}
+
+fn pipeline(options: &Consume) -> Pipeline {
+    Pipeline {
+        rules: DecodeRules {
+            id_field: options.id_field.clone(),
+            time_field: options.time_field.clone(),
+            time_format: options.time_format.into(),
+            missing_time: match options.missing_time {
+                MissingTime::Arrival => decode::MissingTime::Arrival,
+                MissingTime::DeadLetter => decode::MissingTime::DeadLetter,
+            },
+            future_max: options.max_future,
+        },
+        partition_by: options.partition_by.clone(),
+    }
+}
+
+fn limits(options: &Consume) -> Limits {
+    Limits {
+        file_bytes: options.flush_bytes,
+        rows: options.flush_rows,
+        age: options.flush_age,
+        idle: options.flush_idle,
+        memory: options.memory,
+        window_close: options.flush_on_window_close,
+    }
+}
+
+/// Ready while no event has waited too long to be committed.
+fn readiness(options: &Consume, progress: &Arc<Progress>) -> telemetry::Readiness {
+    let (age, progress) = (options.ready_age, Arc::clone(progress));
+    Arc::new(move || match progress.oldest_unflushed_micros.load(Ordering::Relaxed) {
+        0 => true,
+        micros => {
+            let oldest = Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
+            SystemClock.now().since(oldest) <= age
+        }
+    })
+}
+
+fn report(options: &Consume, progress: &Progress, seconds: f64) {
+    let events = progress.events_committed.load(Ordering::Relaxed);
+    let letters = progress.dead_letters.load(Ordering::Relaxed);
+    let epochs = progress.epochs.load(Ordering::Relaxed);
+    let bytes = Bytes(progress.bytes_committed.load(Ordering::Relaxed));
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = events as f64 / seconds.max(0.001);
+    crate::say(&format!(
+        "committed {events} events ({bytes}) to table {} in {epochs} epochs, {seconds:.1} s, {rate:.0} events/s",
+        options.table
+    ));
+    if letters > 0 {
+        crate::say(&format!("{letters} of them are dead letters, in table {}__dead_letters", options.table));
+    }
+}
