@@ -13,7 +13,13 @@ use headwater_stream::url::StreamUrl;
 
 /// Turns an event stream into a query-ready Parquet lake, exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "headwater", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "headwater",
+    version,
+    about,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -351,8 +357,13 @@ impl std::str::FromStr for Start {
             "trim-horizon" | "TRIM_HORIZON" => StartAt::TrimHorizon,
             "latest" | "LATEST" => StartAt::Latest,
             _ => {
-                let time = text.strip_prefix("at:").ok_or("use trim-horizon, latest or at:2026-11-21T00:00:00Z")?;
-                StartAt::At(time.parse::<Timestamp>().map_err(|error| error.to_string())?)
+                let time = text
+                    .strip_prefix("at:")
+                    .ok_or("use trim-horizon, latest or at:2026-11-21T00:00:00Z")?;
+                StartAt::At(
+                    time.parse::<Timestamp>()
+                        .map_err(|error| error.to_string())?,
+                )
             }
         }))
     }
@@ -371,7 +382,9 @@ impl From<TimeFormat> for headwater_common::event_time::Format {
 
 fn parse_filter(text: &str) -> Result<String, String> {
     let known = tracing_subscriber::EnvFilter::try_new(text);
-    known.map(|_| text.to_owned()).map_err(|error| error.to_string())
+    known
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 fn parse_byte(text: &str) -> Result<u8, String> {
@@ -383,6 +396,12 @@ fn parse_byte(text: &str) -> Result<u8, String> {
 }
 
 fn parse_speedup(text: &str) -> Result<f64, String> {
-    let speedup: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    if speedup.is_finite() && speedup > 0.0 { Ok(speedup) } else { Err("it must be above zero".to_owned()) }
+    let speedup: f64 = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number"))?;
+    if speedup.is_finite() && speedup > 0.0 {
+        Ok(speedup)
+    } else {
+        Err("it must be above zero".to_owned())
+    }
 }

@@ -79,7 +79,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
     let file = ConfigFile::load(&arguments).map_err(Refused::Config)?;
     file.check_keys().map_err(Refused::Config)?;
     let command = with_sources(&file).map_err(Refused::Config)?;
-    let matches = command.try_get_matches_from(arguments).map_err(Refused::Usage)?;
+    let matches = command
+        .try_get_matches_from(arguments)
+        .map_err(Refused::Usage)?;
     let cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
     let print_config = cli.global.print_config.then(|| listing(&matches, &file));
     Ok(Arguments { cli, print_config })
@@ -95,35 +97,52 @@ impl ConfigFile {
     fn load(arguments: &[OsString]) -> Result<Self, BadSetting> {
         let named = named_file(arguments);
         let path = named.clone().unwrap_or_else(|| FILE.into());
-        let bad = |reason: String| BadSetting::File { path: path.clone(), reason };
+        let bad = |reason: String| BadSetting::File {
+            path: path.clone(),
+            reason,
+        };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                String::new()
+            }
             Err(error) => return Err(bad(error.to_string())),
         };
-        let content = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+        let content =
+            toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
         Ok(Self { path, content })
     }
 
     /// Returns what the file says of a verb's setting: the section before the top level.
     fn get(&self, verb: &str, key: &str) -> Option<&Value> {
         let section = self.content.get(verb).and_then(Value::as_table);
-        section.and_then(|section| section.get(key)).or_else(|| {
-            self.content.get(key).filter(|value| !value.is_table())
-        })
+        section
+            .and_then(|section| section.get(key))
+            .or_else(|| self.content.get(key).filter(|value| !value.is_table()))
     }
 
     fn check_keys(&self) -> Result<(), BadSetting> {
         let command = Cli::command();
-        let all: Vec<_> = command.get_subcommands().flat_map(settings_of).chain(settings_of(&command)).collect();
+        let all: Vec<_> = command
+            .get_subcommands()
+            .flat_map(settings_of)
+            .chain(settings_of(&command))
+            .collect();
         for (key, value) in &self.content {
             match value.as_table() {
                 None => self.check_key(key, key, &all)?,
                 Some(section) => {
-                    let verb = command.get_subcommands().find(|verb| verb.get_name() == key);
+                    let verb = command
+                        .get_subcommands()
+                        .find(|verb| verb.get_name() == key);
                     let known: Vec<_> = match verb {
                         Some(verb) => settings_of(verb).chain(settings_of(&command)).collect(),
-                        None => return Err(self.unknown(key, command.get_subcommands().map(|v| v.get_name().to_owned()))),
+                        None => {
+                            return Err(self.unknown(
+                                key,
+                                command.get_subcommands().map(|v| v.get_name().to_owned()),
+                            ));
+                        }
                     };
                     for inner in section.keys() {
                         self.check_key(&format!("{key}.{inner}"), inner, &known)?;
@@ -135,7 +154,11 @@ impl ConfigFile {
     }
 
     fn check_key(&self, full: &str, key: &str, known: &[String]) -> Result<(), BadSetting> {
-        if known.iter().any(|known| known == key) { Ok(()) } else { Err(self.unknown(full, known.iter().cloned())) }
+        if known.iter().any(|known| known == key) {
+            Ok(())
+        } else {
+            Err(self.unknown(full, known.iter().cloned()))
+        }
     }
 
     fn unknown(&self, key: &str, known: impl Iterator<Item = String>) -> BadSetting {
@@ -145,7 +168,11 @@ impl ConfigFile {
             Some((distance, known)) if distance <= 3 => format!("; did you mean `{known}`?"),
             _ => String::new(),
         };
-        BadSetting::UnknownKey { path: self.path.clone(), key: key.to_owned(), hint }
+        BadSetting::UnknownKey {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            hint,
+        }
     }
 }
 
@@ -166,7 +193,10 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
 
 /// Returns the keys of a verb's settings.
 fn settings_of(command: &clap::Command) -> impl Iterator<Item = String> {
-    command.get_arguments().filter(|argument| is_setting(argument)).map(key_of)
+    command
+        .get_arguments()
+        .filter(|argument| is_setting(argument))
+        .map(key_of)
 }
 
 fn is_setting(argument: &Arg) -> bool {
@@ -192,19 +222,29 @@ fn with_sources(file: &ConfigFile) -> Result<clap::Command, BadSetting> {
         let key = key_of(&argument);
         let variable = variable_of(&argument);
         let argument = argument.env(variable).hide_env(true);
-        let Some(value) = file.get(verb, &key) else { return argument };
+        let Some(value) = file.get(verb, &key) else {
+            return argument;
+        };
         match as_texts(value) {
             Some(texts) => argument.default_values(texts).hide_default_value(true),
             None => {
-                bad = Err(BadSetting::BadValue { path: file.path.clone(), key });
+                bad = Err(BadSetting::BadValue {
+                    path: file.path.clone(),
+                    key,
+                });
                 argument
             }
         }
     };
     command = command.mut_args(|argument| add("", argument));
-    let verbs: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let verbs: Vec<_> = command
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned())
+        .collect();
     for verb in verbs {
-        command = command.mut_subcommand(&verb, |command| command.mut_args(|argument| add(&verb, argument)));
+        command = command.mut_subcommand(&verb, |command| {
+            command.mut_args(|argument| add(&verb, argument))
+        });
     }
     bad.map(|()| command)
 }
@@ -227,12 +267,21 @@ fn as_texts(value: &Value) -> Option<Vec<String>> {
 /// Lists the effective settings as a `headwater.toml`, each with its origin.
 fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
     let mut text = String::new();
-    let Some((verb, chosen)) = matches.subcommand() else { return text };
+    let Some((verb, chosen)) = matches.subcommand() else {
+        return text;
+    };
     let command = Cli::command();
-    let Some(of_verb) = command.find_subcommand(verb) else { return text };
-    let mut put = |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
+    let Some(of_verb) = command.find_subcommand(verb) else {
+        return text;
+    };
+    let mut put =
+        |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
     put(format!("[{verb}]"));
-    for argument in of_verb.get_arguments().chain(command.get_arguments()).filter(|argument| is_setting(argument)) {
+    for argument in of_verb
+        .get_arguments()
+        .chain(command.get_arguments())
+        .filter(|argument| is_setting(argument))
+    {
         let key = key_of(argument);
         let id = argument.get_id().as_str();
         let origin = match chosen.value_source(id) {
@@ -249,8 +298,14 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
             chosen.get_flag(id).to_string()
         } else {
             let raw = chosen.get_raw(id).into_iter().flatten();
-            let values: Vec<_> = raw.map(|value| format!("{:?}", redacted(&value.to_string_lossy()))).collect();
-            if values.len() == 1 { values.concat() } else { format!("[{}]", values.join(", ")) }
+            let values: Vec<_> = raw
+                .map(|value| format!("{:?}", redacted(&value.to_string_lossy())))
+                .collect();
+            if values.len() == 1 {
+                values.concat()
+            } else {
+                format!("[{}]", values.join(", "))
+            }
         };
         put(format!("{key} = {shown}  # {origin}"));
     }
@@ -260,7 +315,10 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
 
 /// Hides what stands before an `@` in a URL.
 fn redacted(value: &str) -> String {
-    match value.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
+    match value
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?)))
+    {
         Some((scheme, (_, rest))) => format!("{scheme}://***@{rest}"),
         None => value.to_owned(),
     }

@@ -15,8 +15,11 @@ pub struct Policy {
 
 impl Policy {
     /// For a store or a log on this machine.
-    pub const LOCAL: Self =
-        Self { tries_max: 8, pause_first: Duration::from_millis(10), pause_max: Duration::from_secs(2) };
+    pub const LOCAL: Self = Self {
+        tries_max: 8,
+        pause_first: Duration::from_millis(10),
+        pause_max: Duration::from_secs(2),
+    };
 
     /// Returns the pause before try number `next` (2 is the first repetition), or `None` when the tries are used up.
     /// `random` is uniform in `0.0..1.0`: "full jitter".
@@ -24,7 +27,11 @@ impl Policy {
         if next > self.tries_max {
             return None;
         }
-        let doubled = self.pause_first.saturating_mul(1_u32.checked_shl(next.saturating_sub(2)).unwrap_or(u32::MAX));
+        let doubled = self.pause_first.saturating_mul(
+            1_u32
+                .checked_shl(next.saturating_sub(2))
+                .unwrap_or(u32::MAX),
+        );
         Some(doubled.min(self.pause_max).mul_f64(random.clamp(0.0, 1.0)))
     }
 }

@@ -8,8 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ByteArrayType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, GenericByteArray, PrimitiveArray, RecordBatch};
+use arrow_array::types::{
+    ByteArrayType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, GenericByteArray, PrimitiveArray, RecordBatch,
+};
 use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
@@ -40,7 +44,9 @@ impl FromStr for RowDigest {
         let hex = text.strip_prefix(PREFIX).filter(|hex| hex.len() == 32);
         hex.and_then(|hex| u128::from_str_radix(hex, 16).ok())
             .map(Self)
-            .ok_or_else(|| ParseError { text: text.to_owned() })
+            .ok_or_else(|| ParseError {
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -52,7 +58,9 @@ impl Serialize for RowDigest {
 
 impl<'de> Deserialize<'de> for RowDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -66,9 +74,21 @@ pub struct RowHasher {
 impl RowHasher {
     /// Returns a hasher for rows of this schema.
     pub fn new(schema: &SchemaRef) -> Self {
-        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        let columns = schema.fields().iter().map(|field| ColumnHasher::new(field.data_type())).collect();
-        Self { names, columns, rows: 0 }
+        let names = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        let columns = schema
+            .fields()
+            .iter()
+            .map(|field| ColumnHasher::new(field.data_type()))
+            .collect();
+        Self {
+            names,
+            columns,
+            rows: 0,
+        }
     }
 
     /// Takes in the rows of a batch, which must have the hasher's schema.
@@ -117,14 +137,27 @@ impl ColumnHasher {
             DataType::Timestamp(TimeUnit::Microsecond, _) => (b't', Vec::new()),
             DataType::Date32 => (b'd', Vec::new()),
             DataType::Struct(fields) => {
-                let child = |field: &arrow_schema::FieldRef| (field.name().clone(), Self::new(field.data_type()));
+                let child = |field: &arrow_schema::FieldRef| {
+                    (field.name().clone(), Self::new(field.data_type()))
+                };
                 (b's', fields.iter().map(child).collect())
             }
-            DataType::List(item) => (b'l', vec![("element".to_owned(), Self::new(item.data_type()))]),
+            DataType::List(item) => (
+                b'l',
+                vec![("element".to_owned(), Self::new(item.data_type()))],
+            ),
             other => unreachable!("the lake has no columns of type {other}"),
         };
         let (nulls, lengths, values) = (Xxh3::new(), Xxh3::new(), Xxh3::new());
-        Self { kind, rows: 0, null_count: 0, nulls, lengths, values, children }
+        Self {
+            kind,
+            rows: 0,
+            null_count: 0,
+            nulls,
+            lengths,
+            values,
+            children,
+        }
     }
 
     fn update(&mut self, array: &ArrayRef) {
@@ -144,7 +177,9 @@ impl ColumnHasher {
             b'u' => self.update_bytes(array.as_string::<i32>()),
             b'y' => self.update_bytes(array.as_binary::<i32>()),
             b's' => {
-                for ((_, child), column) in self.children.iter_mut().zip(array.as_struct().columns()) {
+                for ((_, child), column) in
+                    self.children.iter_mut().zip(array.as_struct().columns())
+                {
                     child.update(column);
                 }
             }
@@ -153,7 +188,9 @@ impl ColumnHasher {
     }
 
     fn update_nulls(&mut self, array: &ArrayRef) {
-        let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) else { return };
+        let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) else {
+            return;
+        };
         self.null_count += nulls.null_count() as u64;
         let mut places = Vec::with_capacity(nulls.null_count() * 8);
         for (index, valid) in nulls.iter().enumerate() {
@@ -179,7 +216,8 @@ impl ColumnHasher {
             for pair in offsets[start..=end].windows(2) {
                 lengths.extend_from_slice(&(pair[1] - pair[0]).to_le_bytes());
             }
-            self.values.update(&array.value_data()[index(offsets[start])..index(offsets[end])]);
+            self.values
+                .update(&array.value_data()[index(offsets[start])..index(offsets[end])]);
         }
         self.lengths.update(&lengths);
     }
@@ -193,7 +231,9 @@ impl ColumnHasher {
                 lengths.extend_from_slice(&(pair[1] - pair[0]).to_le_bytes());
             }
             let (first, last) = (index(offsets[start]), index(offsets[end]));
-            self.children[0].1.update(&list.values().slice(first, last - first));
+            self.children[0]
+                .1
+                .update(&list.values().slice(first, last - first));
         }
         self.lengths.update(&lengths);
     }

@@ -18,8 +18,9 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 const STORE: &str = "local disk";
@@ -32,7 +33,9 @@ pub struct DurableDisk {
 
 impl Default for DurableDisk {
     fn default() -> Self {
-        Self { inner: Arc::new(LocalFileSystem::new()) }
+        Self {
+            inner: Arc::new(LocalFileSystem::new()),
+        }
     }
 }
 
@@ -44,12 +47,19 @@ impl fmt::Display for DurableDisk {
 
 #[async_trait]
 impl ObjectStore for DurableDisk {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let create = match options.mode {
             PutMode::Create => true,
             PutMode::Overwrite => false,
             PutMode::Update(_) => {
-                return Err(Error::NotSupported { source: "a local disk has no conditional overwrite".into() });
+                return Err(Error::NotSupported {
+                    source: "a local disk has no conditional overwrite".into(),
+                });
             }
         };
         let target = self.inner.path_to_filesystem(location)?;
@@ -71,7 +81,10 @@ impl ObjectStore for DurableDisk {
         self.inner.get_opts(location, options).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -107,7 +120,10 @@ impl MultipartUpload for DurableUpload {
             File::open(&target)
                 .and_then(|file| file.sync_all())
                 .and_then(|()| sync_folder_of(&target))
-                .map_err(|source| Error::Generic { store: STORE, source: Box::new(source) })
+                .map_err(|source| Error::Generic {
+                    store: STORE,
+                    source: Box::new(source),
+                })
         })
         .await?;
         Ok(result)
@@ -118,15 +134,25 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
-fn write_durably(location: &Path, target: &DiskPath, payload: &PutPayload, create: bool) -> Result<PutResult> {
+fn write_durably(
+    location: &Path,
+    target: &DiskPath,
+    payload: &PutPayload,
+    create: bool,
+) -> Result<PutResult> {
     let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::AlreadyExists { path: location.to_string(), source: Box::new(source) }
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            Error::PermissionDenied { path: location.to_string(), source: Box::new(source) }
-        }
-        _ => Error::Generic { store: STORE, source: Box::new(source) },
+        std::io::ErrorKind::AlreadyExists => Error::AlreadyExists {
+            path: location.to_string(),
+            source: Box::new(source),
+        },
+        std::io::ErrorKind::PermissionDenied => Error::PermissionDenied {
+            path: location.to_string(),
+            source: Box::new(source),
+        },
+        _ => Error::Generic {
+            store: STORE,
+            source: Box::new(source),
+        },
     };
     let temporary = temporary_beside(target);
     create_folder_of(target).map_err(failed)?;
@@ -137,11 +163,23 @@ fn write_durably(location: &Path, target: &DiskPath, payload: &PutPayload, creat
         let _ = std::fs::remove_file(&temporary);
     }
     result.map_err(failed)?;
-    Ok(PutResult { e_tag: None, version: None })
+    Ok(PutResult {
+        e_tag: None,
+        version: None,
+    })
 }
 
-fn write_and_place(temporary: &DiskPath, target: &DiskPath, payload: &PutPayload, create: bool) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(temporary)?;
+fn write_and_place(
+    temporary: &DiskPath,
+    target: &DiskPath,
+    payload: &PutPayload,
+    create: bool,
+) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(temporary)?;
     for bytes in payload {
         file.write_all(bytes)?;
     }
@@ -159,7 +197,11 @@ fn temporary_beside(target: &DiskPath) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut name = target.as_os_str().to_owned();
-    name.push(format!("#{}{:010}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    name.push(format!(
+        "#{}{:010}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
     name.into()
 }
 
@@ -194,7 +236,9 @@ pub fn swap_link(link: &DiskPath, target: &str) -> std::io::Result<()> {
     sync_folder_of(link)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(source) => Err(Error::JoinError { source }),
@@ -207,7 +251,12 @@ mod tests {
 
     use super::*;
 
-    async fn put(disk: &DurableDisk, path: &Path, bytes: &'static str, mode: PutMode) -> Result<PutResult> {
+    async fn put(
+        disk: &DurableDisk,
+        path: &Path,
+        bytes: &'static str,
+        mode: PutMode,
+    ) -> Result<PutResult> {
         disk.put_opts(path, bytes.into(), mode.into()).await
     }
 
@@ -218,11 +267,21 @@ mod tests {
         let path = Path::from_absolute_path(folder.path().join("a/b/c.json")).unwrap();
         put(&disk, &path, "one", PutMode::Create).await.unwrap();
         let second = put(&disk, &path, "two", PutMode::Create).await;
-        assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
+        assert!(
+            matches!(second, Err(Error::AlreadyExists { .. })),
+            "{second:?}"
+        );
         assert_eq!(disk.get(&path).await.unwrap().bytes().await.unwrap(), "one");
-        put(&disk, &path, "three", PutMode::Overwrite).await.unwrap();
-        assert_eq!(disk.get(&path).await.unwrap().bytes().await.unwrap(), "three");
-        let names: Vec<_> = std::fs::read_dir(folder.path().join("a/b")).unwrap().collect();
+        put(&disk, &path, "three", PutMode::Overwrite)
+            .await
+            .unwrap();
+        assert_eq!(
+            disk.get(&path).await.unwrap().bytes().await.unwrap(),
+            "three"
+        );
+        let names: Vec<_> = std::fs::read_dir(folder.path().join("a/b"))
+            .unwrap()
+            .collect();
         assert_eq!(names.len(), 1, "{names:?}");
     }
 

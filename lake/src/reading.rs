@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use futures::StreamExt;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::StreamExt;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -51,9 +51,16 @@ pub struct LiveFile {
 /// When the store does not answer or the table is damaged.
 pub async fn view(generation: &OpenGeneration, output: Output) -> Result<Option<TableView>, Error> {
     let log = DeltaLog::new(generation, output)?;
-    let Some((state, files)) = open(&log, generation, output).await? else { return Ok(None) };
+    let Some((state, files)) = open(&log, generation, output).await? else {
+        return Ok(None);
+    };
     let files = files.try_collect().await?;
-    Ok(Some(TableView { version: state.version, schema: state.schema.clone(), keys: state.keys.clone(), files }))
+    Ok(Some(TableView {
+        version: state.version,
+        schema: state.schema.clone(),
+        keys: state.keys.clone(),
+        files,
+    }))
 }
 
 /// Counts a table's files, rows, bytes and partitions without keeping the list.
@@ -63,13 +70,19 @@ pub async fn view(generation: &OpenGeneration, output: Output) -> Result<Option<
 pub async fn totals(generation: &OpenGeneration, output: Output) -> Result<Totals, Error> {
     let log = DeltaLog::new(generation, output)?;
     let mut totals = Totals::default();
-    let Some((state, mut files)) = open(&log, generation, output).await? else { return Ok(totals) };
+    let Some((state, mut files)) = open(&log, generation, output).await? else {
+        return Ok(totals);
+    };
     let mut partitions = std::collections::BTreeSet::new();
     while let Some(file) = files.try_next().await? {
         totals.files += 1;
         totals.rows += file.rows;
         totals.bytes += file.size;
-        partitions.insert(file.path.rsplit_once('/').map(|(folder, _)| folder.to_owned()));
+        partitions.insert(
+            file.path
+                .rsplit_once('/')
+                .map(|(folder, _)| folder.to_owned()),
+        );
     }
     totals.version = Some(state.version);
     totals.partitions = partitions.len() as u64;
@@ -99,7 +112,9 @@ pub(crate) async fn open(
     generation: &OpenGeneration,
     output: Output,
 ) -> Result<Option<(std::sync::Arc<crate::table::TableState>, Files)>, Error> {
-    let Some(snapshot) = log.snapshot().await? else { return Ok(None) };
+    let Some(snapshot) = log.snapshot().await? else {
+        return Ok(None);
+    };
     let state = std::sync::Arc::new(log.state_of(&snapshot)?);
     let number = generation.description.number;
     let folder = layout::generation(&generation.table, output, number);
@@ -116,7 +131,10 @@ pub(crate) async fn open(
                 modified_millis: file.modification_time(),
                 rows: file.num_records().unwrap_or(0) as u64,
                 partition: partition_of(file.path().as_ref()),
-                statistics: file.stats().and_then(|s| serde_json::from_str(&s).ok()).unwrap_or(Value::Null),
+                statistics: file
+                    .stats()
+                    .and_then(|s| serde_json::from_str(&s).ok())
+                    .unwrap_or(Value::Null),
             });
             let file = file.map_err(|source| Error::Delta {
                 action: "list the files of",
@@ -129,25 +147,30 @@ pub(crate) async fn open(
             }
         }
     });
-    let stream = futures::stream::unfold((receiver, Some(feeding)), |(mut receiver, feeding)| async move {
-        match receiver.recv().await {
-            Some(file) => Some((file, (receiver, feeding))),
-            None => {
-                if let Some(task) = feeding
-                    && let Err(error) = task.await
-                    && error.is_panic()
-                {
-                    std::panic::resume_unwind(error.into_panic());
+    let stream = futures::stream::unfold(
+        (receiver, Some(feeding)),
+        |(mut receiver, feeding)| async move {
+            match receiver.recv().await {
+                Some(file) => Some((file, (receiver, feeding))),
+                None => {
+                    if let Some(task) = feeding
+                        && let Err(error) = task.await
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    None
                 }
-                None
             }
-        }
-    });
+        },
+    );
     Ok(Some((state, stream.boxed())))
 }
 
 /// Returns the Hive values in a key that this project wrote; they need no decoding.
 fn partition_of(path: &str) -> HashMap<String, String> {
     let folders = path.split('/').filter_map(|part| part.split_once('='));
-    folders.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    folders
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }

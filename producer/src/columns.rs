@@ -32,7 +32,8 @@ impl Candidate {
         self.0 = Some(match (self.0, kind) {
             (None, kind) => kind,
             (Some(known), kind) if known == kind => known,
-            (Some(CellType::Integer), CellType::Float) | (Some(CellType::Float), CellType::Integer) => CellType::Float,
+            (Some(CellType::Integer), CellType::Float)
+            | (Some(CellType::Float), CellType::Integer) => CellType::Float,
             _ => CellType::String,
         });
     }
@@ -79,7 +80,11 @@ fn number(cell: &str) -> Option<Number> {
     let mut rest = &magnitude[whole..];
     if rest.is_empty() {
         // `-0` is a float's zero; as an integer it would lose its sign.
-        return if cell == "-0" { Some(Number::Float) } else { cell.parse::<i64>().ok().map(|_| Number::Integer) };
+        return if cell == "-0" {
+            Some(Number::Float)
+        } else {
+            cell.parse::<i64>().ok().map(|_| Number::Integer)
+        };
     }
     let mut significant = whole;
     if let Some(fraction) = rest.strip_prefix('.') {
@@ -150,7 +155,8 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
                 '\r' => out.extend_from_slice(b"\\r"),
                 '\t' => out.extend_from_slice(b"\\t"),
                 control if u32::from(control) < 0x20 => {
-                    write!(out, "\\u{:04x}", u32::from(control)).expect("writing to memory does not fail");
+                    write!(out, "\\u{:04x}", u32::from(control))
+                        .expect("writing to memory does not fail");
                 }
                 other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -181,10 +187,26 @@ mod tests {
         check(&["1e5", "-0"], CellType::Float, &["1e5", "-0.0"]);
         check(&["True", "false"], CellType::Boolean, &["true", "false"]);
         check(&["007", "12"], CellType::String, &["\"007\"", "\"12\""]);
-        check(&["12345678901234567890"], CellType::String, &["\"12345678901234567890\""]);
-        check(&["0.123456789012345678"], CellType::String, &["\"0.123456789012345678\""]);
-        check(&["1e999", ".5", "1.", "+1", "NaN"], CellType::String, &["\"1e999\"", "\".5\"", "\"1.\""]);
-        check(&["a\"b\\\n\u{1}"], CellType::String, &["\"a\\\"b\\\\\\n\\u0001\""]);
+        check(
+            &["12345678901234567890"],
+            CellType::String,
+            &["\"12345678901234567890\""],
+        );
+        check(
+            &["0.123456789012345678"],
+            CellType::String,
+            &["\"0.123456789012345678\""],
+        );
+        check(
+            &["1e999", ".5", "1.", "+1", "NaN"],
+            CellType::String,
+            &["\"1e999\"", "\".5\"", "\"1.\""],
+        );
+        check(
+            &["a\"b\\\n\u{1}"],
+            CellType::String,
+            &["\"a\\\"b\\\\\\n\\u0001\""],
+        );
         check(&[], CellType::String, &[]);
     }
 

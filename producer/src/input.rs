@@ -21,7 +21,11 @@ pub enum Input {
 impl Input {
     /// Returns the input that the user named.
     pub fn named(name: &str) -> Self {
-        if name == "-" { Self::Stdin } else { Self::File(name.into()) }
+        if name == "-" {
+            Self::Stdin
+        } else {
+            Self::File(name.into())
+        }
     }
 
     /// Returns the name for messages.

@@ -39,12 +39,20 @@ impl Pacer {
         let limiter = match pace {
             Pace::Rate(Rate::Rows(amount) | Rate::Bytes(amount)) => {
                 let amount = NonZeroU32::new(amount).expect("a rate is above zero");
-                let burst = NonZeroU32::new((amount.get() / SENDS_PER_SECOND).max(1)).expect("at least one");
-                Some(RateLimiter::direct(Quota::per_second(amount).allow_burst(burst)))
+                let burst = NonZeroU32::new((amount.get() / SENDS_PER_SECOND).max(1))
+                    .expect("at least one");
+                Some(RateLimiter::direct(
+                    Quota::per_second(amount).allow_burst(burst),
+                ))
             }
             _ => None,
         };
-        Self { pace, limiter, clock: DefaultClock::default(), began: None }
+        Self {
+            pace,
+            limiter,
+            clock: DefaultClock::default(),
+            began: None,
+        }
     }
 
     /// Returns the rows and bytes that a batch should have at most, to keep the pace evenly.
@@ -61,7 +69,9 @@ impl Pacer {
     /// Returns how far apart in event time the rows of a batch may be.
     pub fn batch_span(&self) -> Option<Duration> {
         match self.pace {
-            Pace::EventTime { speedup } => Some(Duration::from_secs_f64(speedup / f64::from(SENDS_PER_SECOND))),
+            Pace::EventTime { speedup } => Some(Duration::from_secs_f64(
+                speedup / f64::from(SENDS_PER_SECOND),
+            )),
             _ => None,
         }
     }
@@ -74,7 +84,9 @@ impl Pacer {
             Pace::Rate(Rate::Bytes(_)) => self.wait_for(bytes).await,
             Pace::EventTime { speedup } => {
                 let Some(time) = last_time else { return };
-                let (start, first) = *self.began.get_or_insert_with(|| (tokio::time::Instant::now(), time));
+                let (start, first) = *self
+                    .began
+                    .get_or_insert_with(|| (tokio::time::Instant::now(), time));
                 let after = time.since(first).div_f64(speedup);
                 tokio::time::sleep_until(start + after).await;
             }
@@ -91,7 +103,9 @@ impl Pacer {
                 let cells = NonZeroU32::new(part).expect("above zero");
                 match limiter.check_n(cells) {
                     Ok(Ok(())) => break,
-                    Ok(Err(not_yet)) => tokio::time::sleep(not_yet.wait_time_from(self.clock.now())).await,
+                    Ok(Err(not_yet)) => {
+                        tokio::time::sleep(not_yet.wait_time_from(self.clock.now())).await
+                    }
                     Err(too_many) => part = too_many.0,
                 }
             }

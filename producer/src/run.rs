@@ -99,7 +99,9 @@ pub enum Error {
         reason: String,
     },
     /// The stream.
-    #[error("cannot put events into {url}; {acknowledged} rows of this run are there, `--resume` goes on after them")]
+    #[error(
+        "cannot put events into {url}; {acknowledged} rows of this run are there, `--resume` goes on after them"
+    )]
     Put {
         /// The stream's URL.
         url: String,
@@ -128,11 +130,22 @@ pub async fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let reader = Reader::new(options.clone(), plan, &pacer, Arc::clone(&stop), batches);
     let reading = tokio::task::spawn_blocking(move || reader.run());
-    let sent = send(&options, sink, progress, &mut state, pacer, &mut queue, &mut shutdown).await;
+    let sent = send(
+        &options,
+        sink,
+        progress,
+        &mut state,
+        pacer,
+        &mut queue,
+        &mut shutdown,
+    )
+    .await;
     // The reader may wait for room in the queue or for the next line; either way it must not go on.
     stop.store(true, Ordering::Relaxed);
     drop(queue);
-    let finished = reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let finished = reading
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     let mut report = sent?;
     let Finished { rejects, misfits } = finished?;
     report.rejects = rejects;
@@ -156,7 +169,16 @@ async fn send(
             _ = shutdown.wait_for(|told| *told) => return Ok(report),
             batch = queue.recv() => batch,
         };
-        let Some(Batch { puts, bytes, state: after, last_time, rejects }) = batch else { return Ok(report) };
+        let Some(Batch {
+            puts,
+            bytes,
+            state: after,
+            last_time,
+            rejects,
+        }) = batch
+        else {
+            return Ok(report);
+        };
         let rows = puts.len();
         tokio::select! {
             biased;
@@ -176,7 +198,11 @@ async fn send(
         ::metrics::counter!(metrics::BYTES).increment(bytes as u64);
         *state = after;
         let path = &options.state_file;
-        state.store(path).map_err(|source| Error::File { action: "note the progress in", path: path.clone(), source })?;
+        state.store(path).map_err(|source| Error::File {
+            action: "note the progress in",
+            path: path.clone(),
+            source,
+        })?;
     }
 }
 
@@ -189,7 +215,11 @@ async fn put(sink: &dyn Sink, puts: Vec<Put>, acknowledged: u64) -> Result<(), E
             Err(error) => error,
         };
         if error.again() == Again::WillNotHelp || tries == TRIES {
-            return Err(Error::Put { url: sink.url(), acknowledged, source: error });
+            return Err(Error::Put {
+                url: sink.url(),
+                acknowledged,
+                source: error,
+            });
         }
         tries += 1;
     }
@@ -219,31 +249,60 @@ impl Plan {
             let digest = match input.path() {
                 Some(path) => {
                     let digest = Input::digest(path);
-                    let digest =
-                        digest.map_err(|source| Error::File { action: "read", path: path.to_owned(), source })?;
+                    let digest = digest.map_err(|source| Error::File {
+                        action: "read",
+                        path: path.to_owned(),
+                        source,
+                    })?;
                     format!("{digest:016x}")
                 }
                 // What comes out of a pipe has no digest before it is gone.
                 None => format!("stdin-{}", options.started_at.micros()),
             };
-            files.push(FileState { path: input.name().into(), digest, rows: 0, types: None });
+            files.push(FileState {
+                path: input.name().into(),
+                digest,
+                rows: 0,
+                types: None,
+            });
         }
         let fresh = State::new(files);
-        let state = if options.resume { Self::resumed(options, &fresh)? } else { fresh };
+        let state = if options.resume {
+            Self::resumed(options, &fresh)?
+        } else {
+            fresh
+        };
         let skip = state.files.iter().map(|file| file.rows).collect();
         let digests = state.files.iter().map(|file| file.digest.clone()).collect();
-        Ok(Self { state, skip, digests })
+        Ok(Self {
+            state,
+            skip,
+            digests,
+        })
     }
 
     fn resumed(options: &Options, fresh: &State) -> Result<State, Error> {
         if options.inputs.contains(&Input::Stdin) {
-            return Err(Error::CannotResume { reason: "standard input cannot be read again".into() });
+            return Err(Error::CannotResume {
+                reason: "standard input cannot be read again".into(),
+            });
         }
         let path = &options.state_file;
-        let stored = State::load(path)
-            .map_err(|source| Error::File { action: "read the progress in", path: path.clone(), source })?;
-        let Some(stored) = stored else { return Ok(fresh.clone()) };
-        let names = |state: &State| state.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+        let stored = State::load(path).map_err(|source| Error::File {
+            action: "read the progress in",
+            path: path.clone(),
+            source,
+        })?;
+        let Some(stored) = stored else {
+            return Ok(fresh.clone());
+        };
+        let names = |state: &State| {
+            state
+                .files
+                .iter()
+                .map(|file| file.path.clone())
+                .collect::<Vec<_>>()
+        };
         if names(&stored) != names(fresh) {
             let reason = format!("{} is of a run with other files", path.display());
             return Err(Error::CannotResume { reason });
@@ -287,7 +346,13 @@ struct Reader {
 struct Enough;
 
 impl Reader {
-    fn new(options: Options, plan: Plan, pacer: &Pacer, stop: Arc<AtomicBool>, batches: mpsc::Sender<Batch>) -> Self {
+    fn new(
+        options: Options,
+        plan: Plan,
+        pacer: &Pacer,
+        stop: Arc<AtomicBool>,
+        batches: mpsc::Sender<Batch>,
+    ) -> Self {
         let (rows_max, bytes_max) = pacer.batch_max();
         Self {
             rows_max: rows_max.min(BATCH_ROWS_MAX),
@@ -311,11 +376,20 @@ impl Reader {
 
     fn run(mut self) -> Result<Finished, Error> {
         loop {
-            let merged = self.options.inputs.len() > 1 && matches!(self.options.pace, Pace::EventTime { .. });
+            let merged = self.options.inputs.len() > 1
+                && matches!(self.options.pace, Pace::EventTime { .. });
             let before = self.state.files.iter().map(|file| file.rows).sum::<u64>();
-            let passed = if merged { self.merge()? } else { self.one_after_the_other()? };
+            let passed = if merged {
+                self.merge()?
+            } else {
+                self.one_after_the_other()?
+            };
             let read = self.state.files.iter().map(|file| file.rows).sum::<u64>() > before;
-            if passed.is_err() || !self.options.repeat || self.options.inputs.contains(&Input::Stdin) || !read {
+            if passed.is_err()
+                || !self.options.repeat
+                || self.options.inputs.contains(&Input::Stdin)
+                || !read
+            {
                 break;
             }
             self.state.pass += 1;
@@ -324,7 +398,10 @@ impl Reader {
         }
         // When nobody wants the last rows, the run was ended from outside.
         let _ = self.flush()?;
-        Ok(Finished { rejects: self.rejects.count, misfits: self.misfits })
+        Ok(Finished {
+            rejects: self.rejects.count,
+            misfits: self.misfits,
+        })
     }
 
     fn one_after_the_other(&mut self) -> Result<Result<(), Enough>, Error> {
@@ -354,7 +431,10 @@ impl Reader {
             Item::Reject(_) => None,
         };
         loop {
-            let heads = sources.iter().enumerate().filter_map(|(i, (_, head))| Some((time_of(head.as_ref()?), i)));
+            let heads = sources
+                .iter()
+                .enumerate()
+                .filter_map(|(i, (_, head))| Some((time_of(head.as_ref()?), i)));
             let Some((_, index)) = heads.min() else { break };
             let (rows, head) = &mut sources[index];
             let next = rows.next()?;
@@ -370,7 +450,10 @@ impl Reader {
     fn open(&mut self, index: usize) -> Result<Rows, Error> {
         let input = &self.options.inputs[index];
         let name = input.name();
-        let reader = input.open().map_err(|source| rows::Error::Read { name: name.clone(), source })?;
+        let reader = input.open().map_err(|source| rows::Error::Read {
+            name: name.clone(),
+            source,
+        })?;
         let types = self.state.files[index].types.clone();
         let rows = Rows::open(name, reader, &self.options.read, types)?;
         self.state.files[index].types = rows.types().map(<[_]>::to_vec);
@@ -391,7 +474,8 @@ impl Reader {
         let row = match item {
             Item::Reject(reject) => {
                 self.state.files[index].rows += 1;
-                self.rejects.write(&self.options.inputs[index].name(), &reject)?;
+                self.rejects
+                    .write(&self.options.inputs[index].name(), &reject)?;
                 return Ok(Ok(()));
             }
             Item::Row(row) => row,
@@ -402,8 +486,13 @@ impl Reader {
         let time = row.time;
         let put = self.event(index, row);
         let bytes = put.payload.len() + put.partition_key.len();
-        let too_far = self.span_max.zip(self.first_time).zip(time).is_some_and(|((span, first), t)| t.since(first) > span);
-        let full = self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
+        let too_far = self
+            .span_max
+            .zip(self.first_time)
+            .zip(time)
+            .is_some_and(|((span, first), t)| t.since(first) > span);
+        let full =
+            self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
         if full && !self.puts.is_empty() && self.flush()?.is_err() {
             return Ok(Err(Enough));
         }
@@ -416,8 +505,16 @@ impl Reader {
     }
 
     fn event(&self, index: usize, row: Row) -> Put {
-        let Row { number, body, own_id, body_has_id, key, .. } = row;
-        let id = own_id.unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
+        let Row {
+            number,
+            body,
+            own_id,
+            body_has_id,
+            key,
+            ..
+        } = row;
+        let id = own_id
+            .unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
         let mut payload = Vec::with_capacity(body.len() + id.len() + 20);
         payload.push(b'{');
         if !body_has_id {
@@ -429,7 +526,10 @@ impl Reader {
             }
         }
         payload.extend_from_slice(&body);
-        Put { partition_key: Bytes::from(key.unwrap_or(id)), payload: Bytes::from(payload) }
+        Put {
+            partition_key: Bytes::from(key.unwrap_or(id)),
+            payload: Bytes::from(payload),
+        }
     }
 
     /// Hands the rows at hand to the sender. What was rejected before them is on disk before they count as done.
@@ -456,19 +556,36 @@ struct RejectFile {
 
 impl RejectFile {
     fn new(path: PathBuf) -> Self {
-        Self { path, file: None, count: 0 }
+        Self {
+            path,
+            file: None,
+            count: 0,
+        }
     }
 
     fn write(&mut self, input: &str, reject: &Reject) -> Result<(), Error> {
-        let failed = |source| Error::File { action: "write", path: self.path.clone(), source };
+        let failed = |source| Error::File {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        };
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
+                let file = File::options()
+                    .create(true)
+                    .append(true)
+                    .open(&self.path)
+                    .map_err(failed)?;
                 self.file.insert(BufWriter::new(file))
             }
         };
-        let Reject { line, byte, reason, raw } = reject;
+        let Reject {
+            line,
+            byte,
+            reason,
+            raw,
+        } = reject;
         let entry = serde_json::json!({"file": input, "line": line, "byte": byte, "reason": reason, "raw": raw});
         writeln!(file, "{entry}").map_err(failed)?;
         self.count += 1;
@@ -476,7 +593,13 @@ impl RejectFile {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.flush().map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.flush().map_err(|source| Error::File {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        })
     }
 }

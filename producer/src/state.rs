@@ -38,7 +38,11 @@ pub struct FileState {
 impl State {
     /// Returns the state of a run that begins.
     pub fn new(files: Vec<FileState>) -> Self {
-        Self { version: VERSION, files, pass: 0 }
+        Self {
+            version: VERSION,
+            files,
+            pass: 0,
+        }
     }
 
     /// Reads a stored state; `None` when there is none.
@@ -51,7 +55,11 @@ impl State {
             other => other?,
         };
         let state: Self = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-        if state.version == VERSION { Ok(Some(state)) } else { Err(io::Error::other("it has another version")) }
+        if state.version == VERSION {
+            Ok(Some(state))
+        } else {
+            Err(io::Error::other("it has another version"))
+        }
     }
 
     /// Stores the state; a kill leaves the old one or the new one.
@@ -64,7 +72,10 @@ impl State {
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".new");
-        std::fs::write(&temporary, serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        std::fs::write(
+            &temporary,
+            serde_json::to_vec(self).map_err(io::Error::other)?,
+        )?;
         std::fs::rename(&temporary, path)
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -64,20 +64,31 @@ impl Engine {
     /// # Errors
     /// When the lake cannot be read.
     pub async fn open(store: &LakeStore) -> Result<Self, Error> {
-        let config = SessionConfig::new().with_information_schema(true).with_collect_statistics(true);
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).build_arc()?;
+        let config = SessionConfig::new()
+            .with_information_schema(true)
+            .with_collect_statistics(true);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_limit(MEMORY_BYTES_MAX, 1.0)
+            .build_arc()?;
         let context = SessionContext::new_with_config_rt(config, runtime);
         let url = ObjectStoreUrl::parse(STORE_URL)?;
-        context.runtime_env().register_object_store(url.as_ref(), Arc::clone(store.objects()));
+        context
+            .runtime_env()
+            .register_object_store(url.as_ref(), Arc::clone(store.objects()));
         let mut totals = Vec::new();
         for table in generation::tables(store).await? {
             let generation = generation::open_live(store, &table).await?;
             for output in Output::ALL {
-                let Some(view) = reading::view(&generation, output).await? else { continue };
+                let Some(view) = reading::view(&generation, output).await? else {
+                    continue;
+                };
                 let provider = LakeTable::new(view, url.clone());
                 let (files, bytes) = provider.totals();
                 let name = sql_name(&table, output);
-                context.register_table(datafusion::common::TableReference::bare(name.clone()), Arc::new(provider))?;
+                context.register_table(
+                    datafusion::common::TableReference::bare(name.clone()),
+                    Arc::new(provider),
+                )?;
                 totals.push((name, files, bytes));
             }
         }
@@ -91,7 +102,10 @@ impl Engine {
 
     /// Returns the files and bytes of the tables that a plan reads.
     pub fn totals(&self, names: &HashSet<String>) -> Scanned {
-        let named = self.totals.iter().filter(|(name, _, _)| names.contains(name));
+        let named = self
+            .totals
+            .iter()
+            .filter(|(name, _, _)| names.contains(name));
         named.fold(Scanned::default(), |sum, (_, files, bytes)| Scanned {
             files: sum.files + files,
             bytes: sum.bytes + bytes,
@@ -103,7 +117,10 @@ impl Engine {
     /// # Errors
     /// When it is no statement, is not read-only, or names what is not there.
     pub async fn query(&self, sql: &str) -> Result<(Answer, HashSet<String>), Error> {
-        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let read_only = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
         let frame = self.context.sql_with_options(sql, read_only).await?;
         let mut names = HashSet::new();
         frame.logical_plan().apply_with_subqueries(|node| {
@@ -128,16 +145,35 @@ impl Answer {
 
 /// Returns what a plan has read so far.
 pub fn scanned(plan: &Arc<dyn ExecutionPlan>) -> Scanned {
-    let bytes = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned"));
-    let source = plan.downcast_ref::<DataSourceExec>().and_then(|scan| {
-        scan.data_source().downcast_ref::<FileScanConfig>()
-    });
-    let files = source.map_or(0, |scan| scan.file_groups.iter().map(|group| group.len() as u64).sum());
-    let own = Scanned { files, bytes: bytes.map_or(0, |bytes| bytes.as_usize() as u64) };
-    plan.children().into_iter().map(scanned).fold(own, |sum, child| Scanned {
-        files: sum.files + child.files,
-        bytes: sum.bytes + child.bytes,
-    })
+    let mut files = HashSet::new();
+    let bytes = bytes_scanned(plan, &mut files);
+    Scanned {
+        files: files.len() as u64,
+        bytes,
+    }
+}
+
+/// Adds up the bytes and notes the files; a large file may be in several groups.
+fn bytes_scanned(plan: &Arc<dyn ExecutionPlan>, files: &mut HashSet<String>) -> u64 {
+    let bytes = plan
+        .metrics()
+        .and_then(|metrics| metrics.sum_by_name("bytes_scanned"));
+    let source = plan
+        .downcast_ref::<DataSourceExec>()
+        .and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
+    for group in source.map_or(&[][..], |scan| &scan.file_groups) {
+        files.extend(
+            group
+                .iter()
+                .map(|file| file.object_meta.location.to_string()),
+        );
+    }
+    let own = bytes.map_or(0, |bytes| bytes.as_usize() as u64);
+    own + plan
+        .children()
+        .into_iter()
+        .map(|child| bytes_scanned(child, files))
+        .sum::<u64>()
 }
 
 fn sql_name(table: &TableName, output: Output) -> String {

@@ -19,7 +19,9 @@ pub(crate) async fn run(command: Command, _global: Global) -> anyhow::Result<()>
         #[cfg(feature = "sql")]
         Command::Query(options) => query::run(options).await,
         #[cfg(not(feature = "sql"))]
-        Command::Query(_) => anyhow::bail!("this build has no SQL engine; build headwater with its feature `sql`"),
+        Command::Query(_) => {
+            anyhow::bail!("this build has no SQL engine; build headwater with its feature `sql`")
+        }
         Command::Status(options) => status::run(options).await,
         Command::Verify(options) => verify::run(options).await,
         Command::Demo(options) => demo::run(options).await,

@@ -23,11 +23,17 @@ pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let metrics = telemetry::serve_metrics(options.metrics_listen, Arc::new(|| true)).await?;
     let StreamUrl::Log(path) = &options.to;
-    let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
+    let log_options = LogOptions {
+        map_bytes: options.log_map_size.as_usize(),
+    };
     let log = Log::open_or_create(path, log_options, options.shards)?;
-    let policy = options.sync_every.map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);
-    let retention =
-        Retention { age_max: options.retention, bytes_max: options.retention_bytes.map(|Bytes(bytes)| bytes) };
+    let policy = options
+        .sync_every
+        .map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);
+    let retention = Retention {
+        age_max: options.retention,
+        bytes_max: options.retention_bytes.map(|Bytes(bytes)| bytes),
+    };
     let sink = LogSink::start(log, policy, retention, Arc::new(SystemClock));
 
     let progress = Arc::new(Progress::default());
@@ -40,13 +46,20 @@ pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
     let started_at = SystemClock.now();
     let to = options.to.to_string();
     let reject_file = options.reject_file.clone();
-    let result = headwater_producer::run(run_options(options, started_at), &sink, &progress, shutdown).await;
+    let result =
+        headwater_producer::run(run_options(options, started_at), &sink, &progress, shutdown).await;
     sink.close().await.context("end the log's writer")?;
     drop(shown);
     if let Some(server) = metrics {
         server.stop().await?;
     }
-    let Report { rows, bytes, rejects, misfits, .. } = result?;
+    let Report {
+        rows,
+        bytes,
+        rejects,
+        misfits,
+        ..
+    } = result?;
     let seconds = SystemClock.now().since(started_at).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = rows as f64 / seconds.max(0.001);
@@ -55,10 +68,15 @@ pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
         Bytes(bytes)
     ));
     if rejects > 0 {
-        crate::say(&format!("{rejects} bad rows are in {}, with line, byte and reason", reject_file.display()));
+        crate::say(&format!(
+            "{rejects} bad rows are in {}, with line, byte and reason",
+            reject_file.display()
+        ));
     }
     if misfits > 0 {
-        crate::say(&format!("{misfits} cells did not fit their column's type and went as strings"));
+        crate::say(&format!(
+            "{misfits} cells did not fit their column's type and went as strings"
+        ));
     }
     Ok(())
 }
@@ -74,9 +92,15 @@ fn run_options(options: Produce, started_at: headwater_common::timestamp::Timest
         None if options.strings => Vec::new(),
         None => vec![String::new()],
     };
-    let state_file = options.progress_file.unwrap_or_else(|| default_state_file(&options.files, &options.to));
+    let state_file = options
+        .progress_file
+        .unwrap_or_else(|| default_state_file(&options.files, &options.to));
     Options {
-        inputs: options.files.iter().map(|name| Input::named(name)).collect(),
+        inputs: options
+            .files
+            .iter()
+            .map(|name| Input::named(name))
+            .collect(),
         read: ReadOptions {
             format: options.format.map(|format| match format {
                 FileFormat::Csv => Format::Csv,

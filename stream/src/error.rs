@@ -59,8 +59,10 @@ pub enum Error {
         bytes: usize,
     },
     /// Retention has passed the position.
-    #[error("shard {shard}: the events after position {after} are gone, the oldest left is {oldest}: retention \
-        passed this reader. Rebuild from an archive, or begin a new table")]
+    #[error(
+        "shard {shard}: the events after position {after} are gone, the oldest left is {oldest}: retention \
+        passed this reader. Rebuild from an archive, or begin a new table"
+    )]
     Expired {
         /// The shard.
         shard: ShardId,
@@ -70,8 +72,10 @@ pub enum Error {
         oldest: Position,
     },
     /// The position lies beyond everything the stream ever held.
-    #[error("shard {shard}: position {after} was never written, the newest is {newest}: this is another log, or an \
-        older copy of it")]
+    #[error(
+        "shard {shard}: position {after} was never written, the newest is {newest}: this is another log, or an \
+        older copy of it"
+    )]
     Ahead {
         /// The shard.
         shard: ShardId,
@@ -139,7 +143,9 @@ pub enum Error {
         source: heed::Error,
     },
     /// The writer ended before it answered.
-    #[error("the log's writer stopped before it answered; whether the batch was written is unknown")]
+    #[error(
+        "the log's writer stopped before it answered; whether the batch was written is unknown"
+    )]
     WriterGone,
 }
 

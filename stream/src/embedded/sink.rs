@@ -64,11 +64,26 @@ pub struct LogSink {
 
 impl LogSink {
     /// Starts the writer. Must be called inside a tokio runtime.
-    pub fn start(log: Log, policy: SyncPolicy, retention: Retention, clock: Arc<dyn Clock>) -> Self {
+    pub fn start(
+        log: Log,
+        policy: SyncPolicy,
+        retention: Retention,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE_BATCHES);
         let url = log.url();
-        let writer = Writer { log, policy, retention, clock, retention_at: Timestamp::from_micros(i64::MIN) };
-        Self { url, requests, writer: tokio::spawn(writer.run(queue)) }
+        let writer = Writer {
+            log,
+            policy,
+            retention,
+            clock,
+            retention_at: Timestamp::from_micros(i64::MIN),
+        };
+        Self {
+            url,
+            requests,
+            writer: tokio::spawn(writer.run(queue)),
+        }
     }
 
     /// Waits until all that was accepted is durable, and ends the writer.
@@ -89,7 +104,10 @@ impl Sink for LogSink {
 
     async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { batch, reply }).await.map_err(|_| Error::WriterGone)?;
+        self.requests
+            .send(Request { batch, reply })
+            .await
+            .map_err(|_| Error::WriterGone)?;
         answer.await.map_err(|_| Error::WriterGone)?
     }
 }
@@ -112,13 +130,17 @@ impl Writer {
     }
 
     async fn gather(&self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
-        let SyncPolicy::Every(period) = self.policy else { return vec![first] };
+        let SyncPolicy::Every(period) = self.policy else {
+            return vec![first];
+        };
         let mut bytes = byte_len(&first);
         let mut group = vec![first];
         let deadline = tokio::time::Instant::now() + period;
         while bytes < GROUP_BYTES_MAX {
             // Ends at the deadline, or when every sender is gone.
-            let Ok(Some(next)) = tokio::time::timeout_at(deadline, queue.recv()).await else { break };
+            let Ok(Some(next)) = tokio::time::timeout_at(deadline, queue.recv()).await else {
+                break;
+            };
             bytes += byte_len(&next);
             group.push(next);
         }
@@ -134,12 +156,15 @@ impl Writer {
             return;
         }
         let lengths: Vec<usize> = group.iter().map(|request| request.batch.len()).collect();
-        let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.batch, r.reply)).unzip();
+        let (batches, replies): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|r| (r.batch, r.reply)).unzip();
         match self.append(batches.concat()).await {
             Ok(Accepted { mut positions }) => {
                 for (length, reply) in lengths.into_iter().zip(replies) {
                     let rest = positions.split_off(length);
-                    let _ = reply.send(Ok(Accepted { positions: std::mem::replace(&mut positions, rest) }));
+                    let _ = reply.send(Ok(Accepted {
+                        positions: std::mem::replace(&mut positions, rest),
+                    }));
                 }
             }
             // One batch may be at fault (a record too large): each gets its own answer. After an unknown outcome
@@ -161,9 +186,14 @@ impl Writer {
         let places = blocking(move || log.append(&batch, now)).await?;
         let ids: Vec<_> = (0..self.log.shard_count()).map(shard_id).collect();
         let position = |(shard, sequence): (u32, u64)| {
-            (ids[shard as usize].clone(), Position::of_record(sequence.into()))
+            (
+                ids[shard as usize].clone(),
+                Position::of_record(sequence.into()),
+            )
         };
-        Ok(Accepted { positions: places.into_iter().map(position).collect() })
+        Ok(Accepted {
+            positions: places.into_iter().map(position).collect(),
+        })
     }
 
     async fn retain(&mut self) {
@@ -183,5 +213,9 @@ impl Writer {
 }
 
 fn byte_len(request: &Request) -> usize {
-    request.batch.iter().map(|put| put.payload.len() + put.partition_key.len()).sum()
+    request
+        .batch
+        .iter()
+        .map(|put| put.payload.len() + put.partition_key.len())
+        .sum()
 }

@@ -1,0 +1,67 @@
+//! What must never happen, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
+
+use harness::simulation::{self, SABOTAGES, Sabotage, Statistics};
+
+/// Schedules that CI runs.
+const SCHEDULES: u64 = 100_000;
+
+/// Schedules in which a missing sentence must be noticed.
+const SABOTAGED_SCHEDULES: u64 = 20_000;
+
+fn seeds() -> std::ops::Range<u64> {
+    #[expect(clippy::disallowed_methods, reason = "a seed given by hand")]
+    match std::env::var("HEADWATER_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        Some(seed) => seed..seed + 1,
+        None => 0..SCHEDULES,
+    }
+}
+
+#[test]
+fn p1_to_p9_every_event_is_in_the_lake_once_whatever_happens() {
+    println!("seeds {:?}", seeds());
+    let mut total = Statistics::default();
+    for seed in seeds() {
+        let statistics = simulation::run(seed, Sabotage::None)
+            .unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        total.crashes += statistics.crashes;
+        total.unknowns += statistics.unknowns;
+        total.redos += statistics.redos;
+        total.fenced += statistics.fenced;
+        total.schema_conflicts += statistics.schema_conflicts;
+        total.adopted += statistics.adopted;
+    }
+    println!("{total:?}");
+    let rare = [
+        total.crashes,
+        total.unknowns,
+        total.redos,
+        total.fenced,
+        total.schema_conflicts,
+        total.adopted,
+    ];
+    assert!(
+        rare.iter().all(|count| *count > 0) || seeds().count() == 1,
+        "the schedules are too tame: {total:?}"
+    );
+}
+
+#[test]
+fn each_sentence_of_the_protocol_is_missed() {
+    for sabotage in SABOTAGES {
+        let broken = (0..SABOTAGED_SCHEDULES).find_map(|seed| {
+            let result = std::panic::catch_unwind(|| simulation::run(seed, sabotage));
+            match result {
+                Ok(Ok(_)) => None,
+                Ok(Err(broken)) => Some((seed, broken)),
+                // The machine's own assertions notice some of it first.
+                Err(_) => Some((seed, "an assertion of the machine failed".to_owned())),
+            }
+        });
+        let (seed, broken) =
+            broken.unwrap_or_else(|| panic!("nobody misses the sentence behind {sabotage:?}"));
+        println!("{sabotage:?}: seed {seed}: {broken}");
+    }
+}
