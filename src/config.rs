@@ -79,9 +79,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
     let file = ConfigFile::load(&arguments).map_err(Refused::Config)?;
     file.check_keys().map_err(Refused::Config)?;
     let command = with_sources(&file).map_err(Refused::Config)?;
-    let matches = command
-        .try_get_matches_from(arguments)
-        .map_err(Refused::Usage)?;
+    let matches = command.try_get_matches_from(arguments).map_err(Refused::Usage)?;
     let cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
     let print_config = cli.global.print_config.then(|| listing(&matches, &file));
     Ok(Arguments { cli, print_config })
@@ -97,51 +95,35 @@ impl ConfigFile {
     fn load(arguments: &[OsString]) -> Result<Self, BadSetting> {
         let named = named_file(arguments);
         let path = named.clone().unwrap_or_else(|| FILE.into());
-        let bad = |reason: String| BadSetting::File {
-            path: path.clone(),
-            reason,
-        };
+        let bad = |reason: String| BadSetting::File { path: path.clone(), reason };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                String::new()
-            }
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(bad(error.to_string())),
         };
-        let content =
-            toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+        let content = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
         Ok(Self { path, content })
     }
 
     /// Returns what the file says of a verb's setting: the section before the top level.
     fn get(&self, verb: &str, key: &str) -> Option<&Value> {
         let section = self.content.get(verb).and_then(Value::as_table);
-        section
-            .and_then(|section| section.get(key))
-            .or_else(|| self.content.get(key).filter(|value| !value.is_table()))
+        section.and_then(|section| section.get(key)).or_else(|| self.content.get(key).filter(|value| !value.is_table()))
     }
 
     fn check_keys(&self) -> Result<(), BadSetting> {
         let command = Cli::command();
-        let all: Vec<_> = command
-            .get_subcommands()
-            .flat_map(settings_of)
-            .chain(settings_of(&command))
-            .collect();
+        let all: Vec<_> = command.get_subcommands().flat_map(settings_of).chain(settings_of(&command)).collect();
         for (key, value) in &self.content {
             match value.as_table() {
                 None => self.check_key(key, key, &all)?,
                 Some(section) => {
-                    let verb = command
-                        .get_subcommands()
-                        .find(|verb| verb.get_name() == key);
+                    let verb = command.get_subcommands().find(|verb| verb.get_name() == key);
                     let known: Vec<_> = match verb {
-                        Some(verb) => settings_of(verb).chain(settings_of(&command)).collect(),
+                        // What every verb has stands at the top level only.
+                        Some(verb) => settings_of(verb).collect(),
                         None => {
-                            return Err(self.unknown(
-                                key,
-                                command.get_subcommands().map(|v| v.get_name().to_owned()),
-                            ));
+                            return Err(self.unknown(key, command.get_subcommands().map(|v| v.get_name().to_owned())));
                         }
                     };
                     for inner in section.keys() {
@@ -154,11 +136,7 @@ impl ConfigFile {
     }
 
     fn check_key(&self, full: &str, key: &str, known: &[String]) -> Result<(), BadSetting> {
-        if known.iter().any(|known| known == key) {
-            Ok(())
-        } else {
-            Err(self.unknown(full, known.iter().cloned()))
-        }
+        if known.iter().any(|known| known == key) { Ok(()) } else { Err(self.unknown(full, known.iter().cloned())) }
     }
 
     fn unknown(&self, key: &str, known: impl Iterator<Item = String>) -> BadSetting {
@@ -168,11 +146,7 @@ impl ConfigFile {
             Some((distance, known)) if distance <= 3 => format!("; did you mean `{known}`?"),
             _ => String::new(),
         };
-        BadSetting::UnknownKey {
-            path: self.path.clone(),
-            key: key.to_owned(),
-            hint,
-        }
+        BadSetting::UnknownKey { path: self.path.clone(), key: key.to_owned(), hint }
     }
 }
 
@@ -188,15 +162,14 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
             return Some(path.into());
         }
     }
-    std::env::var_os("HEADWATER_CONFIG").map(PathBuf::from)
+    #[expect(clippy::disallowed_methods, reason = "this is where the configuration comes from")]
+    let named = std::env::var_os("HEADWATER_CONFIG");
+    named.map(PathBuf::from)
 }
 
 /// Returns the keys of a verb's settings.
 fn settings_of(command: &clap::Command) -> impl Iterator<Item = String> {
-    command
-        .get_arguments()
-        .filter(|argument| is_setting(argument))
-        .map(key_of)
+    command.get_arguments().filter(|argument| is_setting(argument)).map(key_of)
 }
 
 fn is_setting(argument: &Arg) -> bool {
@@ -226,25 +199,20 @@ fn with_sources(file: &ConfigFile) -> Result<clap::Command, BadSetting> {
             return argument;
         };
         match as_texts(value) {
-            Some(texts) => argument.default_values(texts).hide_default_value(true),
+            Some(texts) if argument.get_action().takes_values() => {
+                argument.default_values(texts).hide_default_value(true)
+            }
+            Some(texts) => argument.default_values(texts),
             None => {
-                bad = Err(BadSetting::BadValue {
-                    path: file.path.clone(),
-                    key,
-                });
+                bad = Err(BadSetting::BadValue { path: file.path.clone(), key });
                 argument
             }
         }
     };
     command = command.mut_args(|argument| add("", argument));
-    let verbs: Vec<_> = command
-        .get_subcommands()
-        .map(|verb| verb.get_name().to_owned())
-        .collect();
+    let verbs: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     for verb in verbs {
-        command = command.mut_subcommand(&verb, |command| {
-            command.mut_args(|argument| add(&verb, argument))
-        });
+        command = command.mut_subcommand(&verb, |command| command.mut_args(|argument| add(&verb, argument)));
     }
     bad.map(|()| command)
 }
@@ -274,14 +242,9 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
     let Some(of_verb) = command.find_subcommand(verb) else {
         return text;
     };
-    let mut put =
-        |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
+    let mut put = |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
     put(format!("[{verb}]"));
-    for argument in of_verb
-        .get_arguments()
-        .chain(command.get_arguments())
-        .filter(|argument| is_setting(argument))
-    {
+    for argument in of_verb.get_arguments().chain(command.get_arguments()).filter(|argument| is_setting(argument)) {
         let key = key_of(argument);
         let id = argument.get_id().as_str();
         let origin = match chosen.value_source(id) {
@@ -298,14 +261,8 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
             chosen.get_flag(id).to_string()
         } else {
             let raw = chosen.get_raw(id).into_iter().flatten();
-            let values: Vec<_> = raw
-                .map(|value| format!("{:?}", redacted(&value.to_string_lossy())))
-                .collect();
-            if values.len() == 1 {
-                values.concat()
-            } else {
-                format!("[{}]", values.join(", "))
-            }
+            let values: Vec<_> = raw.map(|value| format!("{:?}", redacted(&value.to_string_lossy()))).collect();
+            if values.len() == 1 { values.concat() } else { format!("[{}]", values.join(", ")) }
         };
         put(format!("{key} = {shown}  # {origin}"));
     }
@@ -315,10 +272,7 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
 
 /// Hides what stands before an `@` in a URL.
 fn redacted(value: &str) -> String {
-    match value
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?)))
-    {
+    match value.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
         Some((scheme, (_, rest))) => format!("{scheme}://***@{rest}"),
         None => value.to_owned(),
     }

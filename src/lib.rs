@@ -50,11 +50,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if error.is::<config::BadSetting>() {
-                2
-            } else {
-                1
-            };
+            let code = if error.is::<config::BadSetting>() { 2 } else { 1 };
             say(&format!("error: {error:#}"));
             ExitCode::from(code)
         }
@@ -64,9 +60,7 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 /// Who reads us may have had enough; that is no error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
 

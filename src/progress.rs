@@ -34,11 +34,7 @@ impl Drop for Shown {
 /// Begins to show work on `what`, as `read` tells it.
 pub(crate) fn show(what: &'static str, read: impl Fn() -> Reading + Send + 'static) -> Shown {
     let terminal = std::io::stderr().is_terminal();
-    let target = if terminal {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
+    let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
     let shown = bar.clone();
     let task = tokio::spawn(async move {

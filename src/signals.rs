@@ -12,8 +12,7 @@ pub(crate) fn shutdown() -> anyhow::Result<watch::Receiver<bool>> {
     // Lives as long as the process: there is nothing to wait for.
     tokio::spawn(async move {
         let code = |interrupted: bool| if interrupted { 130 } else { 143 };
-        let wait = async |interrupt: &mut tokio::signal::unix::Signal,
-                          terminate: &mut tokio::signal::unix::Signal| {
+        let wait = async |interrupt: &mut tokio::signal::unix::Signal, terminate: &mut tokio::signal::unix::Signal| {
             tokio::select! {
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => false,

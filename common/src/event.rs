@@ -30,9 +30,6 @@ pub struct Batch {
 impl Batch {
     /// Returns the bytes that the payloads and keys take.
     pub fn byte_len(&self) -> usize {
-        self.events
-            .iter()
-            .map(|event| event.payload.len() + event.partition_key.len())
-            .sum()
+        self.events.iter().map(|event| event.payload.len() + event.partition_key.len()).sum()
     }
 }

@@ -12,8 +12,7 @@ pub fn slice_of(hash: u128, count: u32) -> u32 {
     debug_assert!(count > 0, "the hash-key space has at least one slice");
     // The upper 64 bits decide: (hash / 2^128) * count, without a division.
     let upper = u64::try_from(hash >> 64).expect("a 128-bit number has 64 upper bits");
-    u32::try_from((u128::from(upper) * u128::from(count)) >> 64)
-        .expect("below count, which is a u32")
+    u32::try_from((u128::from(upper) * u128::from(count)) >> 64).expect("below count, which is a u32")
 }
 
 /// Returns the first hash key of slice `index` of `count`.

@@ -54,31 +54,21 @@ pub struct ParseError {
 impl Sequence {
     /// Returns the number as a `u64`; `None` when it is larger.
     pub fn as_u64(self) -> Option<u64> {
-        if self.upper == 0 {
-            u64::try_from(self.lower).ok()
-        } else {
-            None
-        }
+        if self.upper == 0 { u64::try_from(self.lower).ok() } else { None }
     }
 
     /// Writes the number with leading zeros up to `width` digits.
     pub fn write_padded(self, width: usize, out: &mut String) {
         use fmt::Write;
-        let result = if self.upper == 0 {
-            write!(out, "{:0width$}", self.lower)
-        } else {
-            write!(out, "{self:0>width$}")
-        };
+        let result =
+            if self.upper == 0 { write!(out, "{:0width$}", self.lower) } else { write!(out, "{self:0>width$}") };
         result.expect("writing to a string does not fail");
     }
 }
 
 impl From<u64> for Sequence {
     fn from(number: u64) -> Self {
-        Self {
-            upper: 0,
-            lower: u128::from(number),
-        }
+        Self { upper: 0, lower: u128::from(number) }
     }
 }
 
@@ -96,18 +86,12 @@ impl FromStr for Sequence {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError {
-            text: text.to_owned(),
-        };
+        let error = || ParseError { text: text.to_owned() };
         if text.is_empty() || text.len() > 76 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(error());
         }
         let (upper, lower) = text.split_at(text.len().saturating_sub(38));
-        let upper = if upper.is_empty() {
-            0
-        } else {
-            upper.parse().map_err(|_| error())?
-        };
+        let upper = if upper.is_empty() { 0 } else { upper.parse().map_err(|_| error())? };
         let lower: u128 = lower.parse().map_err(|_| error())?;
         debug_assert!(lower < HALF, "38 digits are below 10^38");
         Ok(Self { upper, lower })
@@ -116,17 +100,11 @@ impl FromStr for Sequence {
 
 impl Position {
     /// The position before every record of a shard.
-    pub const START: Self = Self {
-        sequence: Sequence { upper: 0, lower: 0 },
-        sub_sequence: 0,
-    };
+    pub const START: Self = Self { sequence: Sequence { upper: 0, lower: 0 }, sub_sequence: 0 };
 
     /// Returns the position of the only event of a record.
     pub fn of_record(sequence: Sequence) -> Self {
-        Self {
-            sequence,
-            sub_sequence: 0,
-        }
+        Self { sequence, sub_sequence: 0 }
     }
 }
 
@@ -140,9 +118,7 @@ impl FromStr for Position {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError {
-            text: text.to_owned(),
-        };
+        let error = || ParseError { text: text.to_owned() };
         let (sequence, sub_sequence) = text.split_once(':').ok_or_else(error)?;
         Ok(Self {
             sequence: sequence.parse().map_err(|_| error())?,
@@ -159,9 +135,7 @@ impl Serialize for Position {
 
 impl<'de> Deserialize<'de> for Position {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -190,18 +164,11 @@ mod tests {
 
     #[test]
     fn kinesis_numbers_keep_their_digits_and_order() {
-        let small: Sequence = "49543463076548007577105092703039560359975228518395019266"
-            .parse()
-            .unwrap();
-        let large: Sequence = "49543463076570308322303623326179887152428262250726293522"
-            .parse()
-            .unwrap();
+        let small: Sequence = "49543463076548007577105092703039560359975228518395019266".parse().unwrap();
+        let large: Sequence = "49543463076570308322303623326179887152428262250726293522".parse().unwrap();
         assert!(small < large);
         assert!(Sequence::from(u64::MAX) < small);
-        assert_eq!(
-            small.to_string(),
-            "49543463076548007577105092703039560359975228518395019266"
-        );
+        assert_eq!(small.to_string(), "49543463076548007577105092703039560359975228518395019266");
     }
 
     #[test]
@@ -221,17 +188,7 @@ mod tests {
 
     #[test]
     fn bad_positions_are_refused() {
-        for text in [
-            "",
-            "1",
-            ":",
-            "1:",
-            ":1",
-            "-1:0",
-            "1:x",
-            "1:2:3",
-            &format!("{}:0", "9".repeat(77)),
-        ] {
+        for text in ["", "1", ":", "1:", ":1", "-1:0", "1:x", "1:2:3", &format!("{}:0", "9".repeat(77))] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

@@ -54,14 +54,9 @@ impl FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wanted = "a size such as 128MiB";
-        let error = || ParseError {
-            text: text.to_owned(),
-            wanted,
-        };
-        let (number, weight) = UNITS
-            .iter()
-            .find_map(|(unit, weight)| Some((text.strip_suffix(unit)?, *weight)))
-            .unwrap_or((text, 1));
+        let error = || ParseError { text: text.to_owned(), wanted };
+        let (number, weight) =
+            UNITS.iter().find_map(|(unit, weight)| Some((text.strip_suffix(unit)?, *weight))).unwrap_or((text, 1));
         let number: u64 = number.trim_end().parse().map_err(|_| error())?;
         number.checked_mul(weight).map(Self).ok_or_else(error)
     }
@@ -88,10 +83,7 @@ impl FromStr for Rate {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError {
-            text: text.to_owned(),
-            wanted: "a rate such as 5000/s or 4MiB/s, above zero",
-        };
+        let error = || ParseError { text: text.to_owned(), wanted: "a rate such as 5000/s or 4MiB/s, above zero" };
         let amount = text.strip_suffix("/s").ok_or_else(error)?;
         let rate = match amount.parse::<u32>() {
             Ok(rows) => Self::Rows(rows),
@@ -121,10 +113,8 @@ impl fmt::Display for Rate {
 /// # Errors
 /// Says what is wrong with the text.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    humantime::parse_duration(text).map_err(|_| ParseError {
-        text: text.to_owned(),
-        wanted: "a duration such as 30s, 15m or 100ms",
-    })
+    humantime::parse_duration(text)
+        .map_err(|_| ParseError { text: text.to_owned(), wanted: "a duration such as 30s, 15m or 100ms" })
 }
 
 #[cfg(test)]
@@ -133,13 +123,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("17B", 17),
-            ("128MiB", 128 << 20),
-            ("4 kB", 4000),
-            ("1TiB", 1 << 40),
-        ] {
+        for (text, bytes) in [("0", 0), ("17B", 17), ("128MiB", 128 << 20), ("4 kB", 4000), ("1TiB", 1 << 40)] {
             assert_eq!(text.parse::<Bytes>().unwrap().0, bytes, "{text}");
         }
         for text in ["", "MiB", "1.5MiB", "-1", "1 mib", "99999999999TiB"] {

@@ -15,11 +15,8 @@ pub struct Policy {
 
 impl Policy {
     /// For a store or a log on this machine.
-    pub const LOCAL: Self = Self {
-        tries_max: 8,
-        pause_first: Duration::from_millis(10),
-        pause_max: Duration::from_secs(2),
-    };
+    pub const LOCAL: Self =
+        Self { tries_max: 8, pause_first: Duration::from_millis(10), pause_max: Duration::from_secs(2) };
 
     /// Returns the pause before try number `next` (2 is the first repetition), or `None` when the tries are used up.
     /// `random` is uniform in `0.0..1.0`: "full jitter".
@@ -27,11 +24,7 @@ impl Policy {
         if next > self.tries_max {
             return None;
         }
-        let doubled = self.pause_first.saturating_mul(
-            1_u32
-                .checked_shl(next.saturating_sub(2))
-                .unwrap_or(u32::MAX),
-        );
+        let doubled = self.pause_first.saturating_mul(1_u32.checked_shl(next.saturating_sub(2)).unwrap_or(u32::MAX));
         Some(doubled.min(self.pause_max).mul_f64(random.clamp(0.0, 1.0)))
     }
 }
@@ -42,11 +35,8 @@ mod tests {
 
     #[test]
     fn fm50_pauses_double_up_to_a_bound_and_tries_end() {
-        let policy = Policy {
-            tries_max: 4,
-            pause_first: Duration::from_millis(100),
-            pause_max: Duration::from_millis(300),
-        };
+        let policy =
+            Policy { tries_max: 4, pause_first: Duration::from_millis(100), pause_max: Duration::from_millis(300) };
         let pauses: Vec<_> = (2..=5).map(|next| policy.pause_before(next, 1.0)).collect();
         let millis = |n| Some(Duration::from_millis(n));
         assert_eq!(pauses, [millis(100), millis(200), millis(300), None]);

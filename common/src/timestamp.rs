@@ -54,18 +54,12 @@ impl Timestamp {
 
     /// Returns this time moved forward.
     pub fn plus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Returns this time moved back.
     pub fn minus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Returns true for times that every reader of the lake can show (years 1 to 9999).
@@ -76,18 +70,12 @@ impl Timestamp {
     /// Returns the calendar hour that this time lies in. Times outside the years 1 to 9999 are clamped.
     pub fn calendar_hour(self) -> CalendarHour {
         let time = self.date_time();
-        CalendarHour {
-            year: time.year(),
-            month: time.month(),
-            day: time.day(),
-            hour: time.hour(),
-        }
+        CalendarHour { year: time.year(), month: time.month(), day: time.day(), hour: time.hour() }
     }
 
     fn date_time(self) -> DateTime<Utc> {
         let clamped = self.clamp(Self::EARLIEST, Self::LATEST);
-        DateTime::from_timestamp_micros(clamped.0)
-            .expect("the years 1 to 9999 are inside chrono's range")
+        DateTime::from_timestamp_micros(clamped.0).expect("the years 1 to 9999 are inside chrono's range")
     }
 }
 
@@ -95,21 +83,13 @@ impl CalendarHour {
     /// Returns the first moment of this hour; `None` when no calendar has such a day.
     pub fn start(self) -> Option<Timestamp> {
         let day = NaiveDate::from_ymd_opt(self.year, self.month, self.day)?;
-        Some(Timestamp(
-            day.and_hms_opt(self.hour, 0, 0)?
-                .and_utc()
-                .timestamp_micros(),
-        ))
+        Some(Timestamp(day.and_hms_opt(self.hour, 0, 0)?.and_utc().timestamp_micros()))
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            &self
-                .date_time()
-                .to_rfc3339_opts(SecondsFormat::AutoSi, true),
-        )
+        f.write_str(&self.date_time().to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 }
 
@@ -119,9 +99,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         DateTime::parse_from_rfc3339(text)
             .map(|time| Self(time.timestamp_micros()))
-            .map_err(|_| ParseError {
-                text: text.to_owned(),
-            })
+            .map_err(|_| ParseError { text: text.to_owned() })
     }
 }
 
@@ -133,9 +111,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

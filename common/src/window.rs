@@ -60,13 +60,7 @@ pub struct ParseError {
     text: String,
 }
 
-const CHOICES: [&str; 5] = [
-    "year",
-    "year,month",
-    "year,month,day",
-    "year,month,day,hour",
-    "date",
-];
+const CHOICES: [&str; 5] = ["year", "year,month", "year,month,day", "year,month,day,hour", "date"];
 
 impl Key {
     /// Returns the key's name as the user writes it.
@@ -82,12 +76,7 @@ impl Key {
 
     /// Returns the key's value in a window, padded as in a path.
     pub fn path_value(self, window: Start) -> String {
-        let CalendarHour {
-            year,
-            month,
-            day,
-            hour,
-        } = window.0.calendar_hour();
+        let CalendarHour { year, month, day, hour } = window.0.calendar_hour();
         match self {
             Self::Year => format!("{year:04}"),
             Self::Month => format!("{month:02}"),
@@ -127,12 +116,7 @@ impl Partitioning {
         let aligned = |unit: i64| Start(Timestamp::from_micros(micros - micros.rem_euclid(unit)));
         let calendar = event_time.calendar_hour();
         let calendar_start = |month| {
-            let first = CalendarHour {
-                year: calendar.year,
-                month,
-                day: 1,
-                hour: 0,
-            };
+            let first = CalendarHour { year: calendar.year, month, day: 1, hour: 0 };
             Start(first.start().expect("every month has a first day"))
         };
         match self.unit {
@@ -147,12 +131,7 @@ impl Partitioning {
     pub fn end_of(&self, window: Start) -> Timestamp {
         let CalendarHour { year, month, .. } = window.0.calendar_hour();
         let calendar_start = |year, month| {
-            let first = CalendarHour {
-                year,
-                month,
-                day: 1,
-                hour: 0,
-            };
+            let first = CalendarHour { year, month, day: 1, hour: 0 };
             first.start().expect("every month has a first day")
         };
         match self.unit {
@@ -167,10 +146,7 @@ impl Partitioning {
 
 impl Default for Partitioning {
     fn default() -> Self {
-        Self {
-            keys: vec![Key::Year, Key::Month, Key::Day],
-            unit: Unit::Day,
-        }
+        Self { keys: vec![Key::Year, Key::Month, Key::Day], unit: Unit::Day }
     }
 }
 
@@ -186,9 +162,7 @@ impl FromStr for Partitioning {
             "year,month,day,hour" => (hierarchy.to_vec(), Unit::Hour),
             "date" => (vec![Key::Date], Unit::Day),
             _ => {
-                return Err(ParseError {
-                    text: text.to_owned(),
-                });
+                return Err(ParseError { text: text.to_owned() });
             }
         };
         Ok(Self { keys, unit })
@@ -210,9 +184,7 @@ impl Serialize for Partitioning {
 
 impl<'de> Deserialize<'de> for Partitioning {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -225,67 +197,21 @@ mod tests {
         let window = partitioning.window_of(time.parse().unwrap());
         assert_eq!(window.0.to_string(), start);
         assert_eq!(partitioning.end_of(window).to_string(), end);
-        let values: Vec<_> = partitioning
-            .keys()
-            .iter()
-            .map(|key| key.path_value(window))
-            .collect();
+        let values: Vec<_> = partitioning.keys().iter().map(|key| key.path_value(window)).collect();
         assert_eq!(values.join("/"), path);
     }
 
     #[test]
     fn windows_are_half_open_and_aligned() {
         let day = "year,month,day";
-        check(
-            day,
-            "2026-11-21T23:59:59.999999Z",
-            "2026-11-21T00:00:00Z",
-            "2026-11-22T00:00:00Z",
-            "2026/11/21",
-        );
-        check(
-            day,
-            "2026-11-22T00:00:00Z",
-            "2026-11-22T00:00:00Z",
-            "2026-11-23T00:00:00Z",
-            "2026/11/22",
-        );
-        check(
-            day,
-            "1969-12-31T12:00:00Z",
-            "1969-12-31T00:00:00Z",
-            "1970-01-01T00:00:00Z",
-            "1969/12/31",
-        );
-        check(
-            "year",
-            "2026-11-21T00:00:00Z",
-            "2026-01-01T00:00:00Z",
-            "2027-01-01T00:00:00Z",
-            "2026",
-        );
-        check(
-            "year,month",
-            "2026-12-31T00:00:00Z",
-            "2026-12-01T00:00:00Z",
-            "2027-01-01T00:00:00Z",
-            "2026/12",
-        );
-        check(
-            "date",
-            "2026-02-03T04:05:06Z",
-            "2026-02-03T00:00:00Z",
-            "2026-02-04T00:00:00Z",
-            "2026-02-03",
-        );
+        check(day, "2026-11-21T23:59:59.999999Z", "2026-11-21T00:00:00Z", "2026-11-22T00:00:00Z", "2026/11/21");
+        check(day, "2026-11-22T00:00:00Z", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z", "2026/11/22");
+        check(day, "1969-12-31T12:00:00Z", "1969-12-31T00:00:00Z", "1970-01-01T00:00:00Z", "1969/12/31");
+        check("year", "2026-11-21T00:00:00Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "2026");
+        check("year,month", "2026-12-31T00:00:00Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z", "2026/12");
+        check("date", "2026-02-03T04:05:06Z", "2026-02-03T00:00:00Z", "2026-02-04T00:00:00Z", "2026-02-03");
         let hour = "year,month,day,hour";
-        check(
-            hour,
-            "2026-02-03T04:05:06Z",
-            "2026-02-03T04:00:00Z",
-            "2026-02-03T05:00:00Z",
-            "2026/02/03/04",
-        );
+        check(hour, "2026-02-03T04:05:06Z", "2026-02-03T04:00:00Z", "2026-02-03T05:00:00Z", "2026/02/03/04");
     }
 
     #[test]

@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use headwater_common::event::Event;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
@@ -77,11 +75,7 @@ impl DeadLetters {
             ..event.clone()
         };
         self.bytes += event.payload.len() + event.partition_key.len() + misfit.message.len() + 128;
-        self.letters.push(DeadLetter {
-            event,
-            shard: shard.to_owned(),
-            misfit,
-        });
+        self.letters.push(DeadLetter { event, shard: shard.to_owned(), misfit });
     }
 
     /// Returns how many letters there are.
@@ -117,10 +111,7 @@ impl DeadLetters {
         let text = |value: &dyn Fn(&DeadLetter) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(letters.iter().map(value)))
         };
-        let arrived: TimestampMicrosecondArray = letters
-            .iter()
-            .map(|l| Some(l.event.arrived_at.micros()))
-            .collect();
+        let arrived: TimestampMicrosecondArray = letters.iter().map(|l| Some(l.event.arrived_at.micros())).collect();
         let arrived: ArrayRef = Arc::new(arrived.with_timezone("UTC"));
         let arrays: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(vec![1; letters.len()])),
@@ -129,42 +120,22 @@ impl DeadLetters {
             text(&|letter| letter.misfit.reason.as_str().to_owned()),
             text(&|letter| letter.misfit.reason.code().to_owned()),
             text(&|letter| letter.misfit.message.clone()),
-            Arc::new(BinaryArray::from_iter_values(
-                letters.iter().map(|letter| &letter.event.payload),
-            )),
+            Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| &letter.event.payload))),
             text(&|_| origin.stream.clone()),
             text(&|letter| letter.shard.clone()),
             text(&|letter| {
                 let mut number = String::new();
-                letter
-                    .event
-                    .position
-                    .sequence
-                    .write_padded(origin.sequence_digits, &mut number);
+                letter.event.position.sequence.write_padded(origin.sequence_digits, &mut number);
                 number
             }),
-            Arc::new(Int64Array::from_iter_values(
-                letters
-                    .iter()
-                    .map(|l| i64::from(l.event.position.sub_sequence)),
-            )),
-            Arc::new(BinaryArray::from_iter_values(
-                letters.iter().map(|letter| &letter.event.partition_key),
-            )),
+            Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| i64::from(l.event.position.sub_sequence)))),
+            Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| &letter.event.partition_key))),
             text(&|letter| format!("{}:{}", letter.shard, letter.event.position)),
             text(&|_| origin.pipeline.clone()),
         ];
         let schema = Arc::new(schema().arrow_schema());
-        let rows =
-            RecordBatch::try_new(schema, arrays).expect("the columns are those of the schema");
-        let times: Vec<Timestamp> = letters
-            .iter()
-            .map(|letter| letter.event.arrived_at)
-            .collect();
-        Some(Decoded {
-            rows,
-            times,
-            bytes: self.bytes,
-        })
+        let rows = RecordBatch::try_new(schema, arrays).expect("the columns are those of the schema");
+        let times: Vec<Timestamp> = letters.iter().map(|letter| letter.event.arrived_at).collect();
+        Some(Decoded { rows, times, bytes: self.bytes })
     }
 }

@@ -122,8 +122,7 @@ impl Consumer {
         }
         let mut outcome = Ok(());
         while let Some(ended) = lanes.join_next().await {
-            let result =
-                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let result = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             if let Err(error) = result {
                 let _ = stop_lanes.send(true);
                 match &outcome {
@@ -136,17 +135,11 @@ impl Consumer {
     }
 
     fn stream_error(&self, source: headwater_stream::Error) -> Error {
-        Error::Stream {
-            url: self.source.url(),
-            source,
-        }
+        Error::Stream { url: self.source.url(), source }
     }
 
     fn lake_error(&self, source: headwater_lake::Error) -> Error {
-        Error::Lake {
-            table: self.generation.table.to_string(),
-            source,
-        }
+        Error::Lake { table: self.generation.table.to_string(), source }
     }
 }
 
@@ -175,14 +168,8 @@ enum Wake {
 
 impl LaneRunner {
     async fn start(consumer: Consumer, lane: Lane) -> Result<Self, Error> {
-        let all = consumer
-            .source
-            .shards()
-            .await
-            .map_err(|error| consumer.stream_error(error))?;
-        let mine = all
-            .into_iter()
-            .filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
+        let all = consumer.source.shards().await.map_err(|error| consumer.stream_error(error))?;
+        let mine = all.into_iter().filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
         let shards: Vec<_> = mine.map(|shard| shard.id).collect();
         let bounds = match consumer.until {
             Until::Forever => None,
@@ -190,10 +177,7 @@ impl LaneRunner {
                 let mut bounds = BTreeMap::new();
                 for shard in &shards {
                     let newest = consumer.source.resolve(shard, StartAt::Latest).await;
-                    bounds.insert(
-                        shard.clone(),
-                        newest.map_err(|error| consumer.stream_error(error))?,
-                    );
+                    bounds.insert(shard.clone(), newest.map_err(|error| consumer.stream_error(error))?);
                 }
                 Some(bounds)
             }
@@ -231,17 +215,18 @@ impl LaneRunner {
         mut shutdown: watch::Receiver<bool>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(), Error> {
-        let ready = self
-            .writer
-            .recover(&mut self.buffer)
-            .await
-            .map_err(|error| self.consumer.lake_error(error))?;
+        let ready = self.writer.recover(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
         self.resume(ready);
         self.count_what_is_to_read();
         let mut pause = POLL_FIRST;
         loop {
             if self.is_caught_up() {
-                return self.cut(Reason::Shutdown).await;
+                self.cut(Reason::Shutdown).await?;
+                // When another writer was faster, the positions are the lake's again.
+                if self.is_caught_up() {
+                    return Ok(());
+                }
+                continue;
             }
             let idle = self.empty >= self.shards.len();
             let wake = tokio::select! {
@@ -264,11 +249,7 @@ impl LaneRunner {
                 }
                 Wake::Read(Ok(None)) => {
                     self.empty += 1;
-                    pause = if idle {
-                        (pause * 2).min(POLL_MAX)
-                    } else {
-                        pause
-                    };
+                    pause = if idle { (pause * 2).min(POLL_MAX) } else { pause };
                 }
             }
             if let Some(reason) = self.decide() {
@@ -279,17 +260,11 @@ impl LaneRunner {
 
     /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled. Returns
     /// within the pause and one read, so that the driver can look at what time it is.
-    async fn read(
-        &self,
-        pause: Option<Duration>,
-    ) -> Result<Option<Batch>, headwater_stream::Error> {
+    async fn read(&self, pause: Option<Duration>) -> Result<Option<Batch>, headwater_stream::Error> {
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
-        let Some(shard) = self
-            .shards
-            .get((self.next + self.empty) % self.shards.len().max(1))
-        else {
+        let Some(shard) = self.shards.get((self.next + self.empty) % self.shards.len().max(1)) else {
             // A lane without shards has nothing to do but to wait for the end.
             return std::future::pending().await;
         };
@@ -300,10 +275,10 @@ impl LaneRunner {
         if let Some(bound) = self.bounds.as_ref().and_then(|bounds| bounds.get(shard)) {
             read.events.retain(|event| event.position <= *bound);
         }
-        Ok((!read.events.is_empty()).then(|| Batch {
-            shard: shard.clone(),
-            events: read.events,
-        }))
+        // An epoch has exactly as many events as it may; the rest of the read comes again.
+        let room = self.consumer.limits.rows.saturating_sub(self.buffer.event_count()).max(1);
+        read.events.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        Ok((!read.events.is_empty()).then(|| Batch { shard: shard.clone(), events: read.events }))
     }
 
     fn add(&mut self, batch: &Batch) {
@@ -311,23 +286,13 @@ impl LaneRunner {
         if self.buffer.event_count() == 0 {
             self.first_read_at = now;
             let micros = u64::try_from(now.micros()).unwrap_or(0);
-            self.consumer
-                .progress
-                .oldest_unflushed_micros
-                .store(micros, Ordering::Relaxed);
+            self.consumer.progress.oldest_unflushed_micros.store(micros, Ordering::Relaxed);
         }
         self.last_read_at = now;
         // The next shard has its turn.
-        self.next = self
-            .shards
-            .iter()
-            .position(|shard| *shard == batch.shard)
-            .map_or(0, |index| index + 1);
+        self.next = self.shards.iter().position(|shard| *shard == batch.shard).map_or(0, |index| index + 1);
         self.buffer.add(batch, &self.writer.tables());
-        self.consumer
-            .progress
-            .events_read
-            .fetch_add(batch.events.len() as u64, Ordering::Relaxed);
+        self.consumer.progress.events_read.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
     }
 
     fn decide(&self) -> Option<Reason> {
@@ -349,36 +314,24 @@ impl LaneRunner {
             last_read_at: self.last_read_at,
         };
         let lanes = self.consumer.generation.description.lanes as usize;
-        policy::decide(
-            &self.consumer.limits,
-            lanes,
-            &buffered,
-            self.consumer.clock.now(),
-        )
+        policy::decide(&self.consumer.limits, lanes, &buffered, self.consumer.clock.now())
     }
 
     async fn cut(&mut self, reason: Reason) -> Result<(), Error> {
         if self.buffer.event_count() == 0 {
             return Ok(());
         }
-        let ledger = self.buffer.ledger();
         let memory_bytes = self.buffer.memory_bytes();
         let began = self.consumer.clock.now();
-        let ready = self
-            .writer
-            .write(&mut self.buffer)
-            .await
-            .map_err(|error| self.consumer.lake_error(error))?;
+        let ready = self.writer.write(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
         let took = self.consumer.clock.now().since(began);
-        self.consumer
-            .progress
-            .oldest_unflushed_micros
-            .store(0, Ordering::Relaxed);
+        self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
         if ready.positions.is_some() {
             tracing::warn!(lane = %self.lane, after = %ready.after, "another writer was faster; going on from the lake");
             self.resume(ready);
             return Ok(());
         }
+        let ledger = self.buffer.proposed().expect("what was written was proposed").clone();
         self.count(&ledger, memory_bytes, took);
         let account = &ledger.account;
         tracing::info!(
@@ -399,15 +352,9 @@ impl LaneRunner {
         let waited = self.consumer.clock.now().since(self.first_read_at);
         ::metrics::histogram!(metrics::END_TO_END_SECONDS).record(waited.as_secs_f64());
         let progress = &self.consumer.progress;
-        progress
-            .events_committed
-            .fetch_add(ledger.account.read, Ordering::Relaxed);
-        progress
-            .dead_letters
-            .fetch_add(ledger.account.dead_letters, Ordering::Relaxed);
-        progress
-            .bytes_committed
-            .fetch_add(ledger.bytes, Ordering::Relaxed);
+        progress.events_committed.fetch_add(ledger.account.read, Ordering::Relaxed);
+        progress.dead_letters.fetch_add(ledger.account.dead_letters, Ordering::Relaxed);
+        progress.bytes_committed.fetch_add(ledger.bytes, Ordering::Relaxed);
         progress.epochs.fetch_add(1, Ordering::Relaxed);
         let encoded = self.writer.encoded_bytes();
         if memory_bytes > 0 && encoded > 0 {
@@ -424,30 +371,20 @@ impl LaneRunner {
     }
 
     fn is_caught_up(&self) -> bool {
-        self.bounds.as_ref().is_some_and(|bounds| {
-            bounds
-                .iter()
-                .all(|(shard, bound)| self.buffer.position(shard) >= *bound)
-        })
+        self.bounds
+            .as_ref()
+            .is_some_and(|bounds| bounds.iter().all(|(shard, bound)| self.buffer.position(shard) >= *bound))
     }
 
     /// Where sequence numbers have no gaps, the bounds say how many events there are to read.
     fn count_what_is_to_read(&self) {
-        let Some(bounds) = self
-            .bounds
-            .as_ref()
-            .filter(|_| self.consumer.source.is_gap_free())
-        else {
+        let Some(bounds) = self.bounds.as_ref().filter(|_| self.consumer.source.is_gap_free()) else {
             return;
         };
         let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
-        let left = |(shard, bound): (&ShardId, &Position)| {
-            number(*bound).saturating_sub(number(self.buffer.position(shard)))
-        };
-        self.consumer
-            .progress
-            .events_to_read
-            .fetch_add(bounds.iter().map(left).sum(), Ordering::Relaxed);
+        let left =
+            |(shard, bound): (&ShardId, &Position)| number(*bound).saturating_sub(number(self.buffer.position(shard)));
+        self.consumer.progress.events_to_read.fetch_add(bounds.iter().map(left).sum(), Ordering::Relaxed);
     }
 }
 

@@ -39,9 +39,7 @@ pub fn encode(
     chunks: impl Iterator<Item = RecordBatch>,
     digest: RowDigest,
 ) -> Result<EncodedFile, ParquetError> {
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties(digest)?)
-        .with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new().with_properties(properties(digest)?).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(schema), options)?;
     for chunk in chunks {
         writer.write(&chunk)?;
@@ -59,10 +57,7 @@ fn properties(digest: RowDigest) -> Result<WriterProperties, ParquetError> {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_offset_index_disabled(true)
         .set_created_by(format!("headwater {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            DIGEST_KEY.to_owned(),
-            digest.to_string(),
-        )]));
+        .set_key_value_metadata(Some(vec![KeyValue::new(DIGEST_KEY.to_owned(), digest.to_string())]));
     for column in DELTA_TEXT_COLUMNS {
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(column), false)

@@ -67,6 +67,10 @@ pub struct EpochBuffer {
     account: Account,
     payload_bytes: u64,
     newest_time: Option<Timestamp>,
+    /// What was proposed for the epoch at hand, or for the one before.
+    proposed: Option<Ledger>,
+    /// Whether the epoch at hand was proposed already: then a schema has changed meanwhile.
+    is_proposed: bool,
 }
 
 /// Rows of one output, by window.
@@ -82,11 +86,7 @@ struct Rows {
 impl Rows {
     fn add(&mut self, settings: &Settings, decoded: Vec<Decoded>) {
         for batch in decoded {
-            self.index.add(
-                &settings.pipeline.partition_by,
-                self.batches.len(),
-                &batch.times,
-            );
+            self.index.add(&settings.pipeline.partition_by, self.batches.len(), &batch.times);
             self.bytes += batch.bytes;
             self.batches.push(batch);
         }
@@ -94,19 +94,11 @@ impl Rows {
 
     fn digest(&self, window: Start, schema: &SchemaRef) -> RowDigest {
         let mut hasher = RowHasher::new(schema);
-        self.index
-            .chunks(window, &self.batches, schema)
-            .for_each(|chunk| hasher.update(&chunk));
+        self.index.chunks(window, &self.batches, schema).for_each(|chunk| hasher.update(&chunk));
         hasher.finish()
     }
 
-    fn intents(
-        &self,
-        lane: Lane,
-        epoch: Epoch,
-        keys: &[PartitionKey],
-        schema: &SchemaRef,
-    ) -> Vec<FileIntent> {
+    fn intents(&self, lane: Lane, epoch: Epoch, keys: &[PartitionKey], schema: &SchemaRef) -> Vec<FileIntent> {
         let intent = |(window, rows)| FileIntent {
             key: layout::data_file(keys, window, lane, epoch, 0),
             window,
@@ -139,6 +131,8 @@ impl EpochBuffer {
             account: Account::default(),
             payload_bytes: 0,
             newest_time: None,
+            proposed: None,
+            is_proposed: false,
         }
     }
 
@@ -150,19 +144,12 @@ impl EpochBuffer {
 
     /// Returns where a shard stands, with what is buffered.
     pub fn position(&self, shard: &ShardId) -> Position {
-        self.positions
-            .get(shard)
-            .copied()
-            .unwrap_or(Position::START)
+        self.positions.get(shard).copied().unwrap_or(Position::START)
     }
 
-    /// Returns what became of the buffered events, for the counters.
-    pub fn ledger(&self) -> Ledger {
-        Ledger {
-            account: self.account,
-            bytes: self.payload_bytes,
-            reasons: self.letters.count_by_reason(),
-        }
+    /// Returns what the cut that was proposed last said of its events, for the counters.
+    pub fn proposed(&self) -> Option<&Ledger> {
+        self.proposed.as_ref()
     }
 
     /// Returns how many events are buffered.
@@ -172,9 +159,7 @@ impl EpochBuffer {
 
     /// Returns the bytes of memory that the buffered rows take, about.
     pub fn memory_bytes(&self) -> usize {
-        self.events.bytes
-            + self.letters.bytes()
-            + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
+        self.events.bytes + self.letters.bytes() + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
     }
 
     /// Returns how many stretches of shards are buffered.
@@ -186,8 +171,7 @@ impl EpochBuffer {
     pub fn has_closed_window(&self) -> bool {
         let oldest = self.events.index.windows().next();
         let end = oldest.map(|(window, _)| self.settings.pipeline.partition_by.end_of(window));
-        end.zip(self.newest_time)
-            .is_some_and(|(end, newest)| newest >= end)
+        end.zip(self.newest_time).is_some_and(|(end, newest)| newest >= end)
     }
 
     /// Adds what a read gave: every event becomes a row or a dead letter.
@@ -199,18 +183,10 @@ impl EpochBuffer {
         debug_assert!(from < last.position, "S1: positions of a shard only grow");
         match self.segments.last_mut() {
             Some(segment) if segment.shard == batch.shard => segment.to = last.position,
-            _ => self.segments.push(Segment {
-                shard: batch.shard.clone(),
-                from,
-                to: last.position,
-            }),
+            _ => self.segments.push(Segment { shard: batch.shard.clone(), from, to: last.position }),
         }
         self.positions.insert(batch.shard.clone(), last.position);
-        self.payload_bytes += batch
-            .events
-            .iter()
-            .map(|event| event.payload.len() as u64)
-            .sum::<u64>();
+        self.payload_bytes += batch.events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
         if self.decoder.is_none() {
             self.decoder = Some(self.decoder_for(tables));
         }
@@ -218,10 +194,7 @@ impl EpochBuffer {
     }
 
     fn decode(&mut self, shard: &str, events: &[Event]) {
-        let decoder = self
-            .decoder
-            .as_mut()
-            .expect("there is one before events are decoded");
+        let decoder = self.decoder.as_mut().expect("there is one before events are decoded");
         for event in events {
             match decoder.push(shard, event) {
                 Ok(time) => {
@@ -242,26 +215,15 @@ impl EpochBuffer {
     /// Returns a decoder that goes on from the table's schema, growing it.
     fn decoder_for(&self, tables: &Tables) -> Decoder {
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        let reserved: Vec<_> = base.map_or_else(Vec::new, |base| {
-            base.keys.iter().map(|key| key.column.clone()).collect()
-        });
+        let reserved: Vec<_> =
+            base.map_or_else(Vec::new, |base| base.keys.iter().map(|key| key.column.clone()).collect());
         let rules = &self.settings.pipeline.rules;
         let digits = self.origin.sequence_digits;
-        Decoder::new(
-            rules,
-            base.map(|base| &base.schema),
-            &reserved,
-            digits,
-            Growing::Allowed,
-        )
+        Decoder::new(rules, base.map(|base| &base.schema), &reserved, digits, Growing::Allowed)
     }
 
     /// Decodes the segments once more, from the log.
-    async fn decode_again(
-        &mut self,
-        decoder: Decoder,
-        segments: &[Segment],
-    ) -> Result<(), headwater_stream::Error> {
+    async fn decode_again(&mut self, decoder: Decoder, segments: &[Segment]) -> Result<(), headwater_stream::Error> {
         self.decoder = Some(decoder);
         self.events = Rows::default();
         self.letters = DeadLetters::default();
@@ -274,11 +236,7 @@ impl EpochBuffer {
                 read.events.retain(|event| event.position <= segment.to);
                 let Some(last) = read.events.last() else {
                     let (shard, newest) = (segment.shard.clone(), after);
-                    return Err(headwater_stream::Error::Ahead {
-                        shard,
-                        after: segment.to,
-                        newest,
-                    });
+                    return Err(headwater_stream::Error::Ahead { shard, after: segment.to, newest });
                 };
                 after = last.position;
                 self.decode(segment.shard.as_str(), &read.events);
@@ -288,46 +246,29 @@ impl EpochBuffer {
     }
 
     /// Makes the buffered rows those of a schema that will not change any more for this epoch, and returns it.
-    async fn settle(
-        &mut self,
-        epoch: Epoch,
-        tables: &Tables,
-    ) -> Result<(TableSchema, bool), LakeError> {
+    async fn settle(&mut self, epoch: Epoch, tables: &Tables) -> Result<(TableSchema, bool), LakeError> {
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        let decoder = self
-            .decoder
-            .as_ref()
-            .expect("an epoch is proposed when there is something in it");
+        let decoder = self.decoder.as_ref().expect("an epoch is proposed when there is something in it");
         let lane = self.settings.lane;
         let failed = |error| make_files_error(lane, epoch, error);
         let segments = self.segments.clone();
-        if decoder.base_version() != base.map(|base| base.schema.version) {
-            // Another lane changed the schema: decode as if it had been so from the beginning.
+        if self.is_proposed || decoder.base_version() != base.map(|base| base.schema.version) {
+            // Another writer changed the schema: decode as if it had been so from the beginning.
             let decoder = self.decoder_for(tables);
-            self.decode_again(decoder, &segments)
-                .await
-                .map_err(failed)?;
+            self.decode_again(decoder, &segments).await.map_err(failed)?;
         }
         let decoder = self.decoder.as_ref().expect("there is one");
         let (schema, grown) = (decoder.schema(), decoder.has_grown());
         if decoder.must_read_again() {
             let decoder = self.fixed_decoder(&schema);
-            self.decode_again(decoder, &segments)
-                .await
-                .map_err(failed)?;
+            self.decode_again(decoder, &segments).await.map_err(failed)?;
         }
         Ok((schema, grown))
     }
 
     fn fixed_decoder(&self, schema: &TableSchema) -> Decoder {
         let rules = &self.settings.pipeline.rules;
-        Decoder::new(
-            rules,
-            Some(schema),
-            &[],
-            self.origin.sequence_digits,
-            Growing::Fixed,
-        )
+        Decoder::new(rules, Some(schema), &[], self.origin.sequence_digits, Growing::Fixed)
     }
 
     /// Takes the rows that do not fill a batch, and the letters, into the rows by window.
@@ -338,10 +279,7 @@ impl EpochBuffer {
         }
         self.events.schema = Some(Arc::new(schema.arrow_schema()));
         self.letter_rows = Rows::default();
-        self.letter_rows.add(
-            &self.settings,
-            self.letters.rows(&self.origin).into_iter().collect(),
-        );
+        self.letter_rows.add(&self.settings, self.letters.rows(&self.origin).into_iter().collect());
         self.letter_rows.schema = Some(Arc::new(dead_letter::schema().arrow_schema()));
     }
 
@@ -359,12 +297,7 @@ impl EpochBuffer {
     }
 
     fn keys(&self, schema: &TableSchema) -> Vec<PartitionKey> {
-        let taken = |name: &str| {
-            schema
-                .columns
-                .iter()
-                .any(|column| column.name.to_lowercase() == name)
-        };
+        let taken = |name: &str| schema.columns.iter().any(|column| column.name.to_lowercase() == name);
         PartitionKey::of(&self.settings.pipeline.partition_by, taken)
     }
 
@@ -391,20 +324,19 @@ impl EpochRows for EpochBuffer {
     async fn propose(&mut self, epoch: Epoch, tables: &Tables) -> Result<Prepared, LakeError> {
         let (schema, grown) = self.settle(epoch, tables).await?;
         self.complete(&schema);
+        self.is_proposed = true;
+        let reasons = self.letters.count_by_reason();
+        self.proposed = Some(Ledger { account: self.account, bytes: self.payload_bytes, reasons });
         let letters_schema = dead_letter::schema();
         let table = |output| tables.get(&output).and_then(Option::as_ref);
-        let keys_of = |output, schema: &TableSchema| {
-            table(output).map_or_else(|| self.keys(schema), |base| base.keys.clone())
-        };
+        let keys_of =
+            |output, schema: &TableSchema| table(output).map_or_else(|| self.keys(schema), |base| base.keys.clone());
         let event_keys = keys_of(Output::Events, &schema);
         let letter_keys = keys_of(Output::DeadLetters, &letters_schema);
         let outputs = BTreeMap::from([
             (
                 Output::Events,
-                OutputIntent {
-                    schema: schema.version,
-                    files: self.intents(Output::Events, epoch, &event_keys),
-                },
+                OutputIntent { schema: schema.version, files: self.intents(Output::Events, epoch, &event_keys) },
             ),
             (
                 Output::DeadLetters,
@@ -421,46 +353,27 @@ impl EpochRows for EpochBuffer {
         if table(Output::DeadLetters).is_none() {
             schemas.insert(Output::DeadLetters, (letters_schema, letter_keys));
         }
-        Ok(Prepared {
-            cut: self.cut(epoch, outputs),
-            schemas,
-        })
+        Ok(Prepared { cut: self.cut(epoch, outputs), schemas })
     }
 
     async fn read_again(&mut self, cut: &Cut, tables: &Tables) -> Result<(), LakeError> {
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        let newest = base
-            .map(|base| base.schema.clone())
-            .expect("a cut is published after its schema");
+        let newest = base.map(|base| base.schema.clone()).expect("a cut is published after its schema");
         let schema = newest.at(cut.output(Output::Events).schema);
         let decoder = self.fixed_decoder(&schema);
         let lane = self.settings.lane;
         let failed = |error| make_files_error(lane, cut.epoch, error);
-        self.decode_again(decoder, &cut.segments)
-            .await
-            .map_err(failed)?;
+        self.decode_again(decoder, &cut.segments).await.map_err(failed)?;
         self.complete(&schema);
         let violated = |what: String| {
-            let violation = Violation::RedoDiffers {
-                epoch: cut.epoch,
-                what,
-            };
-            LakeError::Violated {
-                lane: self.settings.lane,
-                violation,
-            }
+            let violation = Violation::RedoDiffers { epoch: cut.epoch, what };
+            LakeError::Violated { lane: self.settings.lane, violation }
         };
         if self.account != cut.account {
-            return Err(violated(format!(
-                "{:?} instead of {:?}",
-                self.account, cut.account
-            )));
+            return Err(violated(format!("{:?} instead of {:?}", self.account, cut.account)));
         }
         for output in Output::ALL {
-            let keys = tables
-                .get(&output)
-                .and_then(Option::as_ref)
-                .map_or(&[][..], |base| &base.keys);
+            let keys = tables.get(&output).and_then(Option::as_ref).map_or(&[][..], |base| &base.keys);
             let found = self.intents(output, cut.epoch, keys);
             if found != cut.output(output).files {
                 return Err(violated(format!("other rows or windows in {output}")));
@@ -484,15 +397,9 @@ impl EpochRows for EpochBuffer {
             let encoded = encode::encode(schema, chunks, intent.digest);
             (rows, encoded)
         });
-        let (rows, encoded) = encoding
-            .await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (rows, encoded) = encoding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         *slot = rows;
-        encoded.map_err(|source| LakeError::Parquet {
-            action: "encode",
-            key: intent.key,
-            source,
-        })
+        encoded.map_err(|source| LakeError::Parquet { action: "encode", key: intent.key, source })
     }
 
     fn forget(&mut self) {
@@ -504,13 +411,10 @@ impl EpochRows for EpochBuffer {
         self.account = Account::default();
         self.payload_bytes = 0;
         self.newest_time = None;
+        self.is_proposed = false;
     }
 }
 
 fn make_files_error(lane: Lane, epoch: Epoch, source: headwater_stream::Error) -> LakeError {
-    LakeError::MakeFiles {
-        lane,
-        epoch,
-        source: Box::new(source),
-    }
+    LakeError::MakeFiles { lane, epoch, source: Box::new(source) }
 }

@@ -42,24 +42,14 @@ impl Pipeline {
     /// Returns the canonical form. A setting that is added later is left out while it has its first default, so that
     /// old generations keep their hash.
     pub fn canonical(&self) -> BTreeMap<String, Value> {
-        let DecodeRules {
-            id_field,
-            time_field,
-            time_format,
-            missing_time,
-            future_max,
-        } = &self.rules;
+        let DecodeRules { id_field, time_field, time_format, missing_time, future_max } = &self.rules;
         let mut form = BTreeMap::from([
             ("id_field".to_owned(), json!(id_field)),
             ("partition_by".to_owned(), json!(self.partition_by)),
         ]);
         // Without an event time the rules about it have no effect.
         if let Some(field) = time_field {
-            let missing = if *missing_time == MissingTime::Arrival {
-                "arrival"
-            } else {
-                "dead-letter"
-            };
+            let missing = if *missing_time == MissingTime::Arrival { "arrival" } else { "dead-letter" };
             form.insert("time_field".to_owned(), json!(field));
             form.insert("time_format".to_owned(), json!(time_format));
             form.insert("missing_time".to_owned(), json!(missing));
@@ -70,8 +60,7 @@ impl Pipeline {
 
     /// Returns the hash of the canonical form, 32 hexadecimal digits.
     pub fn hash(&self) -> String {
-        let canonical =
-            serde_json::to_vec(&self.canonical()).expect("the form has string keys only");
+        let canonical = serde_json::to_vec(&self.canonical()).expect("the form has string keys only");
         format!("{:032x}", xxh3_128(&canonical))
     }
 }
@@ -97,9 +86,8 @@ mod tests {
         other_format.rules.time_format = event_time::Format::EpochMs;
         let mut by_year = base.clone();
         by_year.partition_by = "year".parse().unwrap();
-        let hashes: std::collections::BTreeSet<_> = [&base, &with_time, &other_format, &by_year]
-            .map(Pipeline::hash)
-            .into();
+        let hashes: std::collections::BTreeSet<_> =
+            [&base, &with_time, &other_format, &by_year].map(Pipeline::hash).into();
         assert_eq!(hashes.len(), 4);
     }
 }

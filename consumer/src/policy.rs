@@ -80,38 +80,21 @@ pub enum Reason {
 
 /// Returns why the epoch ends now, or `None` when it goes on. Of the budget, a lane's rows may take a third: the
 /// encoder and what is being read need the rest.
-pub fn decide(
-    limits: &Limits,
-    lanes: usize,
-    buffered: &Buffered,
-    now: Timestamp,
-) -> Option<Reason> {
+pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp) -> Option<Reason> {
     let memory = limits.memory.as_usize() / 3 / lanes.max(1);
     let reached = [
         (buffered.events >= limits.rows, Reason::Rows),
-        (
-            buffered.encoded_bytes >= limits.file_bytes.as_usize(),
-            Reason::FileBytes,
-        ),
+        (buffered.encoded_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
         (buffered.memory_bytes >= memory, Reason::Memory),
         (buffered.segments >= SEGMENTS_MAX, Reason::Segments),
-        (
-            limits.window_close && buffered.closed_window,
-            Reason::WindowClosed,
-        ),
+        (limits.window_close && buffered.closed_window, Reason::WindowClosed),
         (now.since(buffered.first_read_at) >= limits.age, Reason::Age),
-        (
-            now.since(buffered.last_read_at) >= limits.idle,
-            Reason::Idle,
-        ),
+        (now.since(buffered.last_read_at) >= limits.idle, Reason::Idle),
     ];
     if buffered.events == 0 {
         return None;
     }
-    reached
-        .into_iter()
-        .find(|(yes, _)| *yes)
-        .map(|(_, reason)| reason)
+    reached.into_iter().find(|(yes, _)| *yes).map(|(_, reason)| reason)
 }
 
 #[cfg(test)]
@@ -130,10 +113,7 @@ mod tests {
             last_read_at: at(100),
         };
         change(&mut buffered);
-        assert_eq!(
-            decide(&Limits::default(), 1, &buffered, at(now_seconds)),
-            expect
-        );
+        assert_eq!(decide(&Limits::default(), 1, &buffered, at(now_seconds)), expect);
     }
 
     #[test]
@@ -141,19 +121,11 @@ mod tests {
         check(|_| {}, 101, None);
         check(|b| b.events = 0, 999, None);
         check(|b| b.events = 1_000_000, 101, Some(Reason::Rows));
-        check(
-            |b| b.encoded_bytes = 128 << 20,
-            101,
-            Some(Reason::FileBytes),
-        );
+        check(|b| b.encoded_bytes = 128 << 20, 101, Some(Reason::FileBytes));
         check(|b| b.memory_bytes = 64 << 20, 101, Some(Reason::Memory));
         check(|b| b.segments = SEGMENTS_MAX, 101, Some(Reason::Segments));
         check(|_| {}, 105, Some(Reason::Idle));
-        check(
-            |b| b.last_read_at = Timestamp::from_micros(159_000_000),
-            160,
-            Some(Reason::Age),
-        );
+        check(|b| b.last_read_at = Timestamp::from_micros(159_000_000), 160, Some(Reason::Age));
         // A clock that goes back ends nothing.
         check(|_| {}, 50, None);
     }

@@ -30,8 +30,7 @@ struct Stretch {
 impl WindowIndex {
     /// Adds the rows of batch number `batch`, which come after all that were added before.
     pub fn add(&mut self, partitioning: &Partitioning, batch: usize, times: &[Timestamp]) {
-        let number =
-            |index: usize| u32::try_from(index).expect("an epoch is bounded far below 2^32 rows");
+        let number = |index: usize| u32::try_from(index).expect("an epoch is bounded far below 2^32 rows");
         let batch = number(batch);
         // Neighbours are mostly in one window, whose bounds are then known.
         let mut bounds: Option<(Start, Timestamp)> = None;
@@ -42,11 +41,7 @@ impl WindowIndex {
                 continue;
             }
             if let Some((window, _)) = bounds {
-                let stretch = Stretch {
-                    batch,
-                    start: number(start),
-                    end: number(row),
-                };
+                let stretch = Stretch { batch, start: number(start), end: number(row) };
                 self.windows.entry(window).or_default().push(stretch);
             }
             let window = partitioning.window_of(*time);
@@ -54,20 +49,14 @@ impl WindowIndex {
             start = row;
         }
         if let Some((window, _)) = bounds {
-            let stretch = Stretch {
-                batch,
-                start: number(start),
-                end: number(times.len()),
-            };
+            let stretch = Stretch { batch, start: number(start), end: number(times.len()) };
             self.windows.entry(window).or_default().push(stretch);
         }
     }
 
     /// Returns the windows that have rows, and how many, in order.
     pub fn windows(&self) -> impl Iterator<Item = (Start, u64)> {
-        self.windows
-            .iter()
-            .map(|(window, stretches)| (*window, stretches.iter().map(Stretch::rows).sum()))
+        self.windows.iter().map(|(window, stretches)| (*window, stretches.iter().map(Stretch::rows).sum()))
     }
 
     /// Returns how many windows have rows.
@@ -92,17 +81,8 @@ impl WindowIndex {
         batches: &'a [Decoded],
         schema: &'a SchemaRef,
     ) -> impl Iterator<Item = RecordBatch> + 'a {
-        let stretches = self
-            .windows
-            .get(&window)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        Chunks {
-            stretches: stretches.iter(),
-            rest: None,
-            batches,
-            schema,
-        }
+        let stretches = self.windows.get(&window).map(Vec::as_slice).unwrap_or_default();
+        Chunks { stretches: stretches.iter(), rest: None, batches, schema }
     }
 }
 
@@ -132,10 +112,7 @@ impl Iterator for Chunks<'_> {
             let room = u32::try_from(BATCH_ROWS - rows).expect("a chunk has few rows");
             let end = stretch.end.min(stretch.start.saturating_add(room));
             if end < stretch.end {
-                self.rest = Some(Stretch {
-                    start: end,
-                    ..stretch
-                });
+                self.rest = Some(Stretch { start: end, ..stretch });
             }
             rows += (end - stretch.start) as usize;
             parts.push(Stretch { end, ..stretch });
@@ -165,12 +142,8 @@ impl Chunks<'_> {
             rows.extend((part.start..part.end).map(|row| (source, row)));
         }
         let sources: Vec<&RecordBatch> = sources.iter().collect();
-        let rows: Vec<(usize, usize)> = rows
-            .into_iter()
-            .map(|(s, r)| (s as usize, r as usize))
-            .collect();
-        interleave_record_batch(&sources, &rows)
-            .expect("all sources have the schema, and the rows exist")
+        let rows: Vec<(usize, usize)> = rows.into_iter().map(|(s, r)| (s as usize, r as usize)).collect();
+        interleave_record_batch(&sources, &rows).expect("all sources have the schema, and the rows exist")
     }
 }
 
@@ -186,23 +159,14 @@ mod tests {
 
     #[test]
     fn fm23_every_row_goes_to_the_window_of_its_own_time() {
-        let times =
-            [5, 90_000, 6, 7, 90_001, 8].map(|seconds| Timestamp::from_micros(seconds * 1_000_000));
+        let times = [5, 90_000, 6, 7, 90_001, 8].map(|seconds| Timestamp::from_micros(seconds * 1_000_000));
         let partitioning = Partitioning::default();
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..6));
         let rows = RecordBatch::try_from_iter([("n", values)]).unwrap();
         let schema = rows.schema();
         let batches = vec![
-            Decoded {
-                rows: rows.slice(0, 4),
-                times: times[..4].to_vec(),
-                bytes: 0,
-            },
-            Decoded {
-                rows: rows.slice(4, 2),
-                times: times[4..].to_vec(),
-                bytes: 0,
-            },
+            Decoded { rows: rows.slice(0, 4), times: times[..4].to_vec(), bytes: 0 },
+            Decoded { rows: rows.slice(4, 2), times: times[4..].to_vec(), bytes: 0 },
         ];
         let mut index = WindowIndex::default();
         for (number, batch) in batches.iter().enumerate() {
@@ -212,15 +176,7 @@ mod tests {
             .windows()
             .map(|(window, _)| {
                 let chunks = index.chunks(window, &batches, &schema);
-                chunks
-                    .flat_map(|chunk| {
-                        chunk
-                            .column(0)
-                            .as_primitive::<Int64Type>()
-                            .values()
-                            .to_vec()
-                    })
-                    .collect()
+                chunks.flat_map(|chunk| chunk.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
             })
             .collect();
         assert_eq!(found, [vec![0, 2, 3, 5], vec![1, 4]]);

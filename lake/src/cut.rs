@@ -144,34 +144,12 @@ mod tests {
             lane: Lane { index: 0, count: 1 },
             epoch: Epoch(1),
             pipeline: "00ff".into(),
-            segments: vec![Segment {
-                shard: "0".into(),
-                from: at("0:0"),
-                to: at("4:0"),
-            }],
-            account: Account {
-                read: 4,
-                kept: 3,
-                filtered: 0,
-                dead_letters: 1,
-                duplicates: 0,
-            },
+            segments: vec![Segment { shard: "0".into(), from: at("0:0"), to: at("4:0") }],
+            account: Account { read: 4, kept: 3, filtered: 0, dead_letters: 1, duplicates: 0 },
             bytes: 100,
             outputs: [
-                (
-                    Output::Events,
-                    OutputIntent {
-                        schema: SchemaVersion(1),
-                        files: vec![file],
-                    },
-                ),
-                (
-                    Output::DeadLetters,
-                    OutputIntent {
-                        schema: SchemaVersion(1),
-                        files: Vec::new(),
-                    },
-                ),
+                (Output::Events, OutputIntent { schema: SchemaVersion(1), files: vec![file] }),
+                (Output::DeadLetters, OutputIntent { schema: SchemaVersion(1), files: Vec::new() }),
             ]
             .into(),
             positions: None,
@@ -187,12 +165,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let newer = String::from_utf8(example().to_bytes())
-            .unwrap()
-            .replace("\"version\":1", "\"version\":2");
-        assert!(matches!(
-            Cut::from_bytes(newer.as_bytes()),
-            Err(ParseError::UnknownVersion { found: 2 })
-        ));
+        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":2");
+        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 2 })));
     }
 }

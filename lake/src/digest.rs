@@ -8,12 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    ByteArrayType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
-use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, GenericByteArray, PrimitiveArray, RecordBatch,
-};
+use arrow_array::types::{ByteArrayType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, GenericByteArray, PrimitiveArray, RecordBatch};
 use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
@@ -44,9 +40,7 @@ impl FromStr for RowDigest {
         let hex = text.strip_prefix(PREFIX).filter(|hex| hex.len() == 32);
         hex.and_then(|hex| u128::from_str_radix(hex, 16).ok())
             .map(Self)
-            .ok_or_else(|| ParseError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| ParseError { text: text.to_owned() })
     }
 }
 
@@ -58,9 +52,7 @@ impl Serialize for RowDigest {
 
 impl<'de> Deserialize<'de> for RowDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -74,21 +66,9 @@ pub struct RowHasher {
 impl RowHasher {
     /// Returns a hasher for rows of this schema.
     pub fn new(schema: &SchemaRef) -> Self {
-        let names = schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect();
-        let columns = schema
-            .fields()
-            .iter()
-            .map(|field| ColumnHasher::new(field.data_type()))
-            .collect();
-        Self {
-            names,
-            columns,
-            rows: 0,
-        }
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let columns = schema.fields().iter().map(|field| ColumnHasher::new(field.data_type())).collect();
+        Self { names, columns, rows: 0 }
     }
 
     /// Takes in the rows of a batch, which must have the hasher's schema.
@@ -137,27 +117,14 @@ impl ColumnHasher {
             DataType::Timestamp(TimeUnit::Microsecond, _) => (b't', Vec::new()),
             DataType::Date32 => (b'd', Vec::new()),
             DataType::Struct(fields) => {
-                let child = |field: &arrow_schema::FieldRef| {
-                    (field.name().clone(), Self::new(field.data_type()))
-                };
+                let child = |field: &arrow_schema::FieldRef| (field.name().clone(), Self::new(field.data_type()));
                 (b's', fields.iter().map(child).collect())
             }
-            DataType::List(item) => (
-                b'l',
-                vec![("element".to_owned(), Self::new(item.data_type()))],
-            ),
+            DataType::List(item) => (b'l', vec![("element".to_owned(), Self::new(item.data_type()))]),
             other => unreachable!("the lake has no columns of type {other}"),
         };
         let (nulls, lengths, values) = (Xxh3::new(), Xxh3::new(), Xxh3::new());
-        Self {
-            kind,
-            rows: 0,
-            null_count: 0,
-            nulls,
-            lengths,
-            values,
-            children,
-        }
+        Self { kind, rows: 0, null_count: 0, nulls, lengths, values, children }
     }
 
     fn update(&mut self, array: &ArrayRef) {
@@ -177,9 +144,7 @@ impl ColumnHasher {
             b'u' => self.update_bytes(array.as_string::<i32>()),
             b'y' => self.update_bytes(array.as_binary::<i32>()),
             b's' => {
-                for ((_, child), column) in
-                    self.children.iter_mut().zip(array.as_struct().columns())
-                {
+                for ((_, child), column) in self.children.iter_mut().zip(array.as_struct().columns()) {
                     child.update(column);
                 }
             }
@@ -216,8 +181,7 @@ impl ColumnHasher {
             for pair in offsets[start..=end].windows(2) {
                 lengths.extend_from_slice(&(pair[1] - pair[0]).to_le_bytes());
             }
-            self.values
-                .update(&array.value_data()[index(offsets[start])..index(offsets[end])]);
+            self.values.update(&array.value_data()[index(offsets[start])..index(offsets[end])]);
         }
         self.lengths.update(&lengths);
     }
@@ -231,9 +195,7 @@ impl ColumnHasher {
                 lengths.extend_from_slice(&(pair[1] - pair[0]).to_le_bytes());
             }
             let (first, last) = (index(offsets[start]), index(offsets[end]));
-            self.children[0]
-                .1
-                .update(&list.values().slice(first, last - first));
+            self.children[0].1.update(&list.values().slice(first, last - first));
         }
         self.lengths.update(&lengths);
     }

@@ -18,9 +18,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 const STORE: &str = "local disk";
@@ -33,9 +32,7 @@ pub struct DurableDisk {
 
 impl Default for DurableDisk {
     fn default() -> Self {
-        Self {
-            inner: Arc::new(LocalFileSystem::new()),
-        }
+        Self { inner: Arc::new(LocalFileSystem::new()) }
     }
 }
 
@@ -47,19 +44,12 @@ impl fmt::Display for DurableDisk {
 
 #[async_trait]
 impl ObjectStore for DurableDisk {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let create = match options.mode {
             PutMode::Create => true,
             PutMode::Overwrite => false,
             PutMode::Update(_) => {
-                return Err(Error::NotSupported {
-                    source: "a local disk has no conditional overwrite".into(),
-                });
+                return Err(Error::NotSupported { source: "a local disk has no conditional overwrite".into() });
             }
         };
         let target = self.inner.path_to_filesystem(location)?;
@@ -81,10 +71,7 @@ impl ObjectStore for DurableDisk {
         self.inner.get_opts(location, options).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -120,10 +107,7 @@ impl MultipartUpload for DurableUpload {
             File::open(&target)
                 .and_then(|file| file.sync_all())
                 .and_then(|()| sync_folder_of(&target))
-                .map_err(|source| Error::Generic {
-                    store: STORE,
-                    source: Box::new(source),
-                })
+                .map_err(|source| Error::Generic { store: STORE, source: Box::new(source) })
         })
         .await?;
         Ok(result)
@@ -134,52 +118,35 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
-fn write_durably(
-    location: &Path,
-    target: &DiskPath,
-    payload: &PutPayload,
-    create: bool,
-) -> Result<PutResult> {
+fn write_durably(location: &Path, target: &DiskPath, payload: &PutPayload, create: bool) -> Result<PutResult> {
     let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::AlreadyExists {
-            path: location.to_string(),
-            source: Box::new(source),
-        },
-        std::io::ErrorKind::PermissionDenied => Error::PermissionDenied {
-            path: location.to_string(),
-            source: Box::new(source),
-        },
-        _ => Error::Generic {
-            store: STORE,
-            source: Box::new(source),
-        },
+        std::io::ErrorKind::AlreadyExists => {
+            Error::AlreadyExists { path: location.to_string(), source: Box::new(source) }
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            Error::PermissionDenied { path: location.to_string(), source: Box::new(source) }
+        }
+        _ => Error::Generic { store: STORE, source: Box::new(source) },
     };
-    let temporary = temporary_beside(target);
-    create_folder_of(target).map_err(failed)?;
-    let result = write_and_place(&temporary, target, payload, create);
+    create_folder(folder_of(target)).map_err(failed)?;
+    let (file, temporary) = new_file_beside(target).map_err(failed)?;
+    let result = write_and_place(file, &temporary, target, payload, create);
     if result.is_err() || create {
         // After a link the temporary name is the second one; after a failure the file is of no use. When even this
         // fails the name stays behind, which no reader sees.
         let _ = std::fs::remove_file(&temporary);
     }
     result.map_err(failed)?;
-    Ok(PutResult {
-        e_tag: None,
-        version: None,
-    })
+    Ok(PutResult { e_tag: None, version: None })
 }
 
 fn write_and_place(
+    mut file: File,
     temporary: &DiskPath,
     target: &DiskPath,
     payload: &PutPayload,
     create: bool,
 ) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(temporary)?;
     for bytes in payload {
         file.write_all(bytes)?;
     }
@@ -192,25 +159,44 @@ fn write_and_place(
     sync_folder_of(target)
 }
 
-/// Returns a name that no other write of this or another process uses at the same time.
-fn temporary_beside(target: &DiskPath) -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(
-        "#{}{:010}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
-    name.into()
+/// Names beside a target that are tried; those that exist are another process's, or left by a killed one, and may be
+/// second names of what was published: they are never opened.
+const NAMES_MAX: u32 = 10_000;
+
+fn new_file_beside(target: &DiskPath) -> std::io::Result<(File, PathBuf)> {
+    try_names(target, |name| OpenOptions::new().write(true).create_new(true).open(name))
 }
 
-fn create_folder_of(target: &DiskPath) -> std::io::Result<()> {
-    let folder = target.parent().unwrap_or(DiskPath::new("/"));
+/// Calls `make` with names beside the target until one does not exist yet.
+fn try_names<T>(target: &DiskPath, make: impl Fn(&DiskPath) -> std::io::Result<T>) -> std::io::Result<(T, PathBuf)> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..NAMES_MAX {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!("#{}{:010}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let name = PathBuf::from(name);
+        match make(&name) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            Ok(made) => return Ok((made, name)),
+        }
+    }
+    Err(std::io::Error::other("too many temporary files lie about"))
+}
+
+fn folder_of(target: &DiskPath) -> &DiskPath {
+    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(DiskPath::new("."))
+}
+
+/// Creates a folder and those above it, each durable in its parent.
+///
+/// # Errors
+/// When one of them cannot be created.
+pub(crate) fn create_folder(folder: &DiskPath) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    create_folder_of(folder)?;
+    create_folder(folder_of(folder))?;
     match std::fs::create_dir(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -219,7 +205,7 @@ fn create_folder_of(target: &DiskPath) -> std::io::Result<()> {
 }
 
 fn sync_folder_of(target: &DiskPath) -> std::io::Result<()> {
-    File::open(target.parent().unwrap_or(DiskPath::new("/")))?.sync_all()
+    File::open(folder_of(target))?.sync_all()
 }
 
 /// Makes `link` point to `target` (a name in the same folder), replacing another link in one step.
@@ -230,15 +216,12 @@ pub fn swap_link(link: &DiskPath, target: &str) -> std::io::Result<()> {
     if std::fs::read_link(link).is_ok_and(|current| current == DiskPath::new(target)) {
         return Ok(());
     }
-    let temporary = temporary_beside(link);
-    std::os::unix::fs::symlink(target, &temporary)?;
+    let ((), temporary) = try_names(link, |name| std::os::unix::fs::symlink(target, name))?;
     std::fs::rename(&temporary, link)?;
     sync_folder_of(link)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(source) => Err(Error::JoinError { source }),
@@ -251,12 +234,7 @@ mod tests {
 
     use super::*;
 
-    async fn put(
-        disk: &DurableDisk,
-        path: &Path,
-        bytes: &'static str,
-        mode: PutMode,
-    ) -> Result<PutResult> {
+    async fn put(disk: &DurableDisk, path: &Path, bytes: &'static str, mode: PutMode) -> Result<PutResult> {
         disk.put_opts(path, bytes.into(), mode.into()).await
     }
 
@@ -267,21 +245,11 @@ mod tests {
         let path = Path::from_absolute_path(folder.path().join("a/b/c.json")).unwrap();
         put(&disk, &path, "one", PutMode::Create).await.unwrap();
         let second = put(&disk, &path, "two", PutMode::Create).await;
-        assert!(
-            matches!(second, Err(Error::AlreadyExists { .. })),
-            "{second:?}"
-        );
+        assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
         assert_eq!(disk.get(&path).await.unwrap().bytes().await.unwrap(), "one");
-        put(&disk, &path, "three", PutMode::Overwrite)
-            .await
-            .unwrap();
-        assert_eq!(
-            disk.get(&path).await.unwrap().bytes().await.unwrap(),
-            "three"
-        );
-        let names: Vec<_> = std::fs::read_dir(folder.path().join("a/b"))
-            .unwrap()
-            .collect();
+        put(&disk, &path, "three", PutMode::Overwrite).await.unwrap();
+        assert_eq!(disk.get(&path).await.unwrap().bytes().await.unwrap(), "three");
+        let names: Vec<_> = std::fs::read_dir(folder.path().join("a/b")).unwrap().collect();
         assert_eq!(names.len(), 1, "{names:?}");
     }
 

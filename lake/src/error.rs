@@ -129,9 +129,7 @@ pub enum Error {
         violation: Violation,
     },
     /// No clear answer came, however often it was asked.
-    #[error(
-        "gave up on epoch {epoch} of lane {lane} after {tries} tries without a clear answer from the store"
-    )]
+    #[error("gave up on epoch {epoch} of lane {lane} after {tries} tries without a clear answer from the store")]
     TriesUsedUp {
         /// The lane.
         lane: Lane,

@@ -46,26 +46,15 @@ impl FileFacts {
     /// Returns the facts of a file from its footer.
     pub fn of(footer: &ParquetMetaData, size: u64, modified_millis: i64) -> Self {
         let metadata = footer.file_metadata().key_value_metadata();
-        let digest = metadata
-            .into_iter()
-            .flatten()
-            .find(|entry| entry.key == DIGEST_KEY);
+        let digest = metadata.into_iter().flatten().find(|entry| entry.key == DIGEST_KEY);
         let digest = digest.and_then(|entry| entry.value.as_deref()?.parse().ok());
         let rows = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
-        Self {
-            size,
-            modified_millis,
-            rows,
-            digest,
-            statistics: statistics(footer, rows),
-        }
+        Self { size, modified_millis, rows, digest, statistics: statistics(footer, rows) }
     }
 
     /// Returns the Delta action that adds the file.
     pub fn add(&self, intent: &FileIntent, keys: &[PartitionKey]) -> Add {
-        let values = keys
-            .iter()
-            .map(|key| (key.column.clone(), Some(key.value(intent.window))));
+        let values = keys.iter().map(|key| (key.column.clone(), Some(key.value(intent.window))));
         Add {
             path: intent.key.clone(),
             partition_values: values.collect(),
@@ -87,36 +76,20 @@ pub async fn inspect(store: &LakeStore, key: &Path) -> Result<Option<FileFacts>,
         return Ok(None);
     };
     let footer = read_footer(store, &object).await?;
-    Ok(Some(FileFacts::of(
-        &footer,
-        object.size,
-        object.last_modified.timestamp_millis(),
-    )))
+    Ok(Some(FileFacts::of(&footer, object.size, object.last_modified.timestamp_millis())))
 }
 
 async fn read_footer(store: &LakeStore, object: &ObjectMeta) -> Result<ParquetMetaData, Error> {
     let key = &object.location;
-    let damaged = |source: ParquetError| Error::Damaged {
-        key: key.clone(),
-        source: Box::new(source),
-    };
+    let damaged = |source: ParquetError| Error::Damaged { key: key.clone(), source: Box::new(source) };
     let mut wanted = FOOTER_GUESS_BYTES.min(object.size);
     let mut reader = ParquetMetaDataReader::new();
     loop {
-        let tail = store
-            .objects()
-            .get_range(key, object.size - wanted..object.size)
-            .await;
-        let tail = tail.map_err(|source| Error::Store {
-            action: "read",
-            key: key.clone(),
-            source,
-        })?;
+        let tail = store.objects().get_range(key, object.size - wanted..object.size).await;
+        let tail = tail.map_err(|source| Error::Store { action: "read", key: key.clone(), source })?;
         match reader.try_parse_sized(&tail, object.size) {
             Ok(()) => return reader.finish().map_err(damaged),
-            Err(ParquetError::NeedMoreData(needed))
-                if (needed as u64) > wanted && (needed as u64) <= object.size =>
-            {
+            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > wanted && (needed as u64) <= object.size => {
                 wanted = needed as u64;
             }
             Err(error) => return Err(damaged(error)),
@@ -132,11 +105,7 @@ fn statistics(footer: &ParquetMetaData, rows: u64) -> Value {
         if column.max_rep_level() > 0 {
             continue;
         }
-        let chunks: Vec<_> = footer
-            .row_groups()
-            .iter()
-            .map(|group| group.column(index).statistics())
-            .collect();
+        let chunks: Vec<_> = footer.row_groups().iter().map(|group| group.column(index).statistics()).collect();
         let Some(chunks) = chunks.into_iter().collect::<Option<Vec<_>>>() else {
             continue;
         };
@@ -145,15 +114,8 @@ fn statistics(footer: &ParquetMetaData, rows: u64) -> Value {
         if let Some(count) = null_count {
             insert(&mut nulls, path, count.into());
         }
-        let bounds = chunks
-            .into_iter()
-            .map(|chunk| Bounds::of(chunk, column))
-            .reduce(Bounds::union);
-        if let Some(Bounds::Known {
-            least: low,
-            most: high,
-        }) = bounds
-        {
+        let bounds = chunks.into_iter().map(|chunk| Bounds::of(chunk, column)).reduce(Bounds::union);
+        if let Some(Bounds::Known { least: low, most: high }) = bounds {
             insert(&mut least, path, low.to_json(false));
             insert(&mut most, path, high.to_json(true));
         }
@@ -166,10 +128,7 @@ fn insert(map: &mut Map<String, Value>, path: &[String], value: Value) {
         [] => {}
         [name] => _ = map.insert(name.clone(), value),
         [name, rest @ ..] => {
-            if let Value::Object(inner) = map
-                .entry(name.clone())
-                .or_insert_with(|| Value::Object(Map::new()))
-            {
+            if let Value::Object(inner) = map.entry(name.clone()).or_insert_with(|| Value::Object(Map::new())) {
                 insert(inner, rest, value);
             }
         }
@@ -207,28 +166,15 @@ impl Bounds {
             Statistics::Int64(s) => {
                 let micros = matches!(column.logical_type_ref(), Some(LogicalType::Timestamp(_)));
                 let bound = |value: &i64| {
-                    if micros {
-                        Bound::Micros(*value)
-                    } else {
-                        Bound::Integer(*value)
-                    }
+                    if micros { Bound::Micros(*value) } else { Bound::Integer(*value) }
                 };
-                known(
-                    s.min_opt()
-                        .zip(s.max_opt())
-                        .map(|(a, b)| (bound(a), bound(b))),
-                )
+                known(s.min_opt().zip(s.max_opt()).map(|(a, b)| (bound(a), bound(b))))
             }
-            Statistics::Int32(s) => known(
-                s.min_opt()
-                    .zip(s.max_opt())
-                    .map(|(a, b)| (Bound::Days(*a), Bound::Days(*b))),
-            ),
+            Statistics::Int32(s) => {
+                known(s.min_opt().zip(s.max_opt()).map(|(a, b)| (Bound::Days(*a), Bound::Days(*b))))
+            }
             Statistics::Double(s) => {
-                let finite = s
-                    .min_opt()
-                    .zip(s.max_opt())
-                    .filter(|(a, b)| a.is_finite() && b.is_finite());
+                let finite = s.min_opt().zip(s.max_opt()).filter(|(a, b)| a.is_finite() && b.is_finite());
                 known(finite.map(|(a, b)| (Bound::Float(*a), Bound::Float(*b))))
             }
             Statistics::ByteArray(s) => match s.min_opt().zip(s.max_opt()) {
@@ -248,10 +194,9 @@ impl Bounds {
         match (self, other) {
             (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
             (Self::Empty, known) | (known, Self::Empty) => known,
-            (Self::Known { least: a, most: b }, Self::Known { least: c, most: d }) => Self::Known {
-                least: if c < a { c } else { a },
-                most: if d > b { d } else { b },
-            },
+            (Self::Known { least: a, most: b }, Self::Known { least: c, most: d }) => {
+                Self::Known { least: if c < a { c } else { a }, most: if d > b { d } else { b } }
+            }
         }
     }
 }
@@ -264,18 +209,15 @@ impl Bound {
             Self::Float(value) => (*value).into(),
             Self::Text(text) => text.as_str().into(),
             Self::Micros(micros) => {
-                let millis =
-                    micros.div_euclid(1000) + i64::from(upper && micros.rem_euclid(1000) != 0);
+                let millis = micros.div_euclid(1000) + i64::from(upper && micros.rem_euclid(1000) != 0);
                 let time = Timestamp::from_micros(millis.saturating_mul(1000));
-                chrono::DateTime::from_timestamp_micros(time.micros()).map_or(Value::Null, |time| {
-                    time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into()
-                })
+                chrono::DateTime::from_timestamp_micros(time.micros())
+                    .map_or(Value::Null, |time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into())
             }
             Self::Days(days) => {
                 let micros = i64::from(*days) * 86_400_000_000;
-                chrono::DateTime::from_timestamp_micros(micros).map_or(Value::Null, |time| {
-                    time.format("%Y-%m-%d").to_string().into()
-                })
+                chrono::DateTime::from_timestamp_micros(micros)
+                    .map_or(Value::Null, |time| time.format("%Y-%m-%d").to_string().into())
             }
         }
     }

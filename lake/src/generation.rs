@@ -79,48 +79,29 @@ impl PartitionKey {
     pub fn of(partitioning: &Partitioning, taken: impl Fn(&str) -> bool) -> Vec<Self> {
         let key = |kind: &Key| {
             let name = kind.name();
-            let column = if taken(name) {
-                format!("{EVENT_PREFIX}{name}")
-            } else {
-                name.to_owned()
-            };
-            Self {
-                column,
-                kind: *kind,
+            let mut column = name.to_owned();
+            while taken(&column) {
+                column.insert_str(0, EVENT_PREFIX);
             }
+            Self { column, kind: *kind }
         };
         partitioning.keys().iter().map(key).collect()
     }
 
     /// Returns the keys of a partitioning under the names that a table has given them.
     pub fn named(partitioning: &Partitioning, columns: &[String]) -> Option<Vec<Self>> {
-        let matches = |key: &Key, column: &String| {
-            column == key.name() || column.strip_prefix(EVENT_PREFIX) == Some(key.name())
-        };
+        let matches = |key: &Key, column: &String| column.trim_start_matches(EVENT_PREFIX) == key.name();
         let kinds = partitioning.keys();
-        let fits = kinds.len() == columns.len()
-            && kinds
-                .iter()
-                .zip(columns)
-                .all(|(key, column)| matches(key, column));
+        let fits = kinds.len() == columns.len() && kinds.iter().zip(columns).all(|(key, column)| matches(key, column));
         fits.then(|| {
             let named = kinds.iter().zip(columns);
-            named
-                .map(|(kind, column)| Self {
-                    column: column.clone(),
-                    kind: *kind,
-                })
-                .collect()
+            named.map(|(kind, column)| Self { column: column.clone(), kind: *kind }).collect()
         })
     }
 
     /// Returns the Delta type of the key's column.
     pub fn delta_type(&self) -> &'static str {
-        if self.kind == Key::Date {
-            "date"
-        } else {
-            "integer"
-        }
+        if self.kind == Key::Date { "date" } else { "integer" }
     }
 
     /// Returns the key's value in a window, as Delta writes it.
@@ -138,20 +119,11 @@ impl Generation {
 
     /// Returns the settings in which two pipelines differ, for people.
     pub fn difference(&self, other: &BTreeMap<String, Value>) -> String {
-        let keys: std::collections::BTreeSet<_> =
-            self.pipeline.keys().chain(other.keys()).collect();
+        let keys: std::collections::BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
         let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
-        let differing = keys
-            .into_iter()
-            .filter(|key| self.pipeline.get(*key) != other.get(*key));
+        let differing = keys.into_iter().filter(|key| self.pipeline.get(*key) != other.get(*key));
         let lines: Vec<_> = differing
-            .map(|key| {
-                format!(
-                    "{key} was {}, now {}",
-                    show(self.pipeline.get(key)),
-                    show(other.get(key))
-                )
-            })
+            .map(|key| format!("{key} was {}, now {}", show(self.pipeline.get(key)), show(other.get(key))))
             .collect();
         lines.join("; ")
     }
@@ -163,29 +135,16 @@ impl Generation {
 /// When the store does not answer or the pointer is damaged.
 pub async fn live(store: &LakeStore, table: &TableName) -> Result<Option<GenerationNumber>, Error> {
     let names = store.names_in(Some(&layout::pointers(table))).await?;
-    let numbers = names
-        .iter()
-        .filter_map(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
+    let numbers = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
     let Some(highest) = numbers.max() else {
         return Ok(None);
     };
     let key = layout::pointer(table, highest);
-    let damaged = |source: String| Error::Damaged {
-        key: layout::pointer(table, highest),
-        source: source.into(),
-    };
-    let bytes = store
-        .read(&key)
-        .await?
-        .ok_or_else(|| damaged("it vanished".into()))?;
-    let pointer: Pointer =
-        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let damaged = |source: String| Error::Damaged { key: layout::pointer(table, highest), source: source.into() };
+    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it vanished".into()))?;
+    let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     if pointer.version != VERSION {
-        return Err(Error::UnknownFormat {
-            key,
-            found: pointer.version,
-            known: VERSION,
-        });
+        return Err(Error::UnknownFormat { key, found: pointer.version, known: VERSION });
     }
     Ok(Some(pointer.generation))
 }
@@ -199,16 +158,8 @@ pub async fn open_live(store: &LakeStore, table: &TableName) -> Result<OpenGener
         Some(number) => open(store, table, number).await,
         None => {
             let existing = tables(store).await?;
-            let existing = existing
-                .iter()
-                .map(TableName::as_str)
-                .collect::<Vec<_>>()
-                .join(", ");
-            Err(Error::NoTable {
-                table: table.clone(),
-                lake: store.url().to_string(),
-                existing,
-            })
+            let existing = existing.iter().map(TableName::as_str).collect::<Vec<_>>().join(", ");
+            Err(Error::NoTable { table: table.clone(), lake: store.url().to_string(), existing })
         }
     }
 }
@@ -234,39 +185,17 @@ pub async fn tables(store: &LakeStore) -> Result<Vec<TableName>, Error> {
 ///
 /// # Errors
 /// When its description is missing, damaged or of a newer format.
-pub async fn open(
-    store: &LakeStore,
-    table: &TableName,
-    number: GenerationNumber,
-) -> Result<OpenGeneration, Error> {
+pub async fn open(store: &LakeStore, table: &TableName, number: GenerationNumber) -> Result<OpenGeneration, Error> {
     let key = layout::generation_file(table, number);
-    let damaged = |source: String| Error::Damaged {
-        key: key.clone(),
-        source: source.into(),
-    };
-    let bytes = store
-        .read(&key)
-        .await?
-        .ok_or_else(|| damaged("it is missing".into()))?;
-    let value: Value =
-        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let found = value["version"]
-        .as_u64()
-        .and_then(|version| u32::try_from(version).ok())
-        .unwrap_or(0);
+    let damaged = |source: String| Error::Damaged { key: key.clone(), source: source.into() };
+    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it is missing".into()))?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let found = value["version"].as_u64().and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
     if found != VERSION {
-        return Err(Error::UnknownFormat {
-            key,
-            found,
-            known: VERSION,
-        });
+        return Err(Error::UnknownFormat { key, found, known: VERSION });
     }
     let description = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-    Ok(OpenGeneration {
-        store: store.clone(),
-        table: table.clone(),
-        description,
-    })
+    Ok(OpenGeneration { store: store.clone(), table: table.clone(), description })
 }
 
 /// Opens the live generation, or creates the first one from `wanted`; who comes second takes what the first created.
@@ -274,11 +203,7 @@ pub async fn open(
 ///
 /// # Errors
 /// Says what differs, and what to do.
-pub async fn open_or_create(
-    store: &LakeStore,
-    table: &TableName,
-    wanted: Generation,
-) -> Result<OpenGeneration, Error> {
+pub async fn open_or_create(store: &LakeStore, table: &TableName, wanted: Generation) -> Result<OpenGeneration, Error> {
     let number = match live(store, table).await? {
         Some(number) => number,
         None => create_first(store, table, &wanted).await?,
@@ -286,48 +211,28 @@ pub async fn open_or_create(
     let open = open(store, table, number).await?;
     let found = &open.description;
     if found.stream != wanted.stream {
-        return Err(Error::OtherStream {
-            table: table.clone(),
-            expected: found.stream.clone(),
-            actual: wanted.stream,
-        });
+        return Err(Error::OtherStream { table: table.clone(), expected: found.stream.clone(), actual: wanted.stream });
     }
     if found.pipeline_hash != wanted.pipeline_hash {
         let difference = found.difference(&wanted.pipeline);
-        return Err(Error::OtherPipeline {
-            table: table.clone(),
-            difference,
-        });
+        return Err(Error::OtherPipeline { table: table.clone(), difference });
     }
     store.link_current(table, number)?;
     Ok(open)
 }
 
-async fn create_first(
-    store: &LakeStore,
-    table: &TableName,
-    wanted: &Generation,
-) -> Result<GenerationNumber, Error> {
+async fn create_first(store: &LakeStore, table: &TableName, wanted: &Generation) -> Result<GenerationNumber, Error> {
     let number = wanted.number;
-    let description =
-        serde_json::to_vec_pretty(wanted).expect("a description has string keys only");
+    let description = serde_json::to_vec_pretty(wanted).expect("a description has string keys only");
     create_surely(store, &layout::generation_file(table, number), description).await?;
-    let pointer = Pointer {
-        version: VERSION,
-        number: 1,
-        generation: number,
-    };
+    let pointer = Pointer { version: VERSION, number: 1, generation: number };
     let pointer = serde_json::to_vec(&pointer).expect("a pointer is plain JSON");
     create_surely(store, &layout::pointer(table, 1), pointer).await?;
     Ok(number)
 }
 
 /// Creates an object unless there is one; asks again while the answer is unclear.
-async fn create_surely(
-    store: &LakeStore,
-    key: &object_store::path::Path,
-    bytes: Vec<u8>,
-) -> Result<(), Error> {
+async fn create_surely(store: &LakeStore, key: &object_store::path::Path, bytes: Vec<u8>) -> Result<(), Error> {
     const TRIES: u32 = 5;
     for _ in 0..TRIES {
         match store.create(key, bytes.clone().into()).await? {
@@ -335,10 +240,7 @@ async fn create_surely(
             Create::Unknown => {}
         }
     }
-    Err(Error::Damaged {
-        key: key.clone(),
-        source: "the store never said whether it was created".into(),
-    })
+    Err(Error::Damaged { key: key.clone(), source: "the store never said whether it was created".into() })
 }
 
 impl Generation {

@@ -36,9 +36,7 @@ pub struct Lane {
 }
 
 /// The number of an epoch of a lane: 0 for the start positions, then 1, 2, 3 …
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -75,16 +73,8 @@ impl FromStr for TableName {
             && text.starts_with(|first: char| first.is_ascii_alphabetic())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
             && !text.contains("__");
-        let wanted =
-            "a table name: letters, digits and single underscores, a letter first, at most 128";
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ParseError {
-                text: text.to_owned(),
-                wanted,
-            })
-        }
+        let wanted = "a table name: letters, digits and single underscores, a letter first, at most 128";
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError { text: text.to_owned(), wanted }) }
     }
 }
 
@@ -115,20 +105,10 @@ impl FromStr for Lane {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError {
-            text: text.to_owned(),
-            wanted: "a lane such as 0of1",
-        };
+        let error = || ParseError { text: text.to_owned(), wanted: "a lane such as 0of1" };
         let (index, count) = text.split_once("of").ok_or_else(error)?;
-        let lane = Self {
-            index: index.parse().map_err(|_| error())?,
-            count: count.parse().map_err(|_| error())?,
-        };
-        if lane.index < lane.count {
-            Ok(lane)
-        } else {
-            Err(error())
-        }
+        let lane = Self { index: index.parse().map_err(|_| error())?, count: count.parse().map_err(|_| error())? };
+        if lane.index < lane.count { Ok(lane) } else { Err(error()) }
     }
 }
 
@@ -140,9 +120,7 @@ impl Serialize for Lane {
 
 impl<'de> Deserialize<'de> for Lane {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -202,16 +180,8 @@ pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
 }
 
 /// Returns the key of a commit in a table's Delta log.
-pub fn delta_commit(
-    table: &TableName,
-    output: Output,
-    number: GenerationNumber,
-    version: u64,
-) -> Path {
-    Path::from(format!(
-        "{}/{number}/_delta_log/{version:020}.json",
-        output.folder(table)
-    ))
+pub fn delta_commit(table: &TableName, output: Output, number: GenerationNumber, version: u64) -> Path {
+    Path::from(format!("{}/{number}/_delta_log/{version:020}.json", output.folder(table)))
 }
 
 /// Returns the folder with the cuts of all lanes.
@@ -221,10 +191,7 @@ pub fn cuts(table: &TableName, number: GenerationNumber) -> Path {
 
 /// Returns the key of a cut.
 pub fn cut(table: &TableName, number: GenerationNumber, lane: Lane, epoch: Epoch) -> Path {
-    Path::from(format!(
-        "{table}/{number}/_cuts/{lane}/{:020}.json",
-        epoch.0
-    ))
+    Path::from(format!("{table}/{number}/_cuts/{lane}/{:020}.json", epoch.0))
 }
 
 /// Returns the key of `verify`'s resume point, below the generation.
@@ -233,13 +200,7 @@ pub fn verified(table: &TableName, number: GenerationNumber, lane: Lane) -> Path
 }
 
 /// Returns the key of a data file, below its generation's folder.
-pub fn data_file(
-    keys: &[PartitionKey],
-    window: Start,
-    lane: Lane,
-    epoch: Epoch,
-    part: u32,
-) -> String {
+pub fn data_file(keys: &[PartitionKey], window: Start, lane: Lane, epoch: Epoch, part: u32) -> String {
     let mut path = String::new();
     for key in keys {
         path.push_str(&format!("{}={}/", key.column, key.kind.path_value(window)));
@@ -259,10 +220,7 @@ mod tests {
         let lane = Lane { index: 0, count: 2 };
         let key = |window, lane, epoch, part| data_file(&keys, window, lane, Epoch(epoch), part);
         let day = window("2026-11-21T00:00:00Z");
-        assert_eq!(
-            key(day, lane, 42, 0),
-            "year=2026/month=11/day=21/0of2-42-0.parquet"
-        );
+        assert_eq!(key(day, lane, 42, 0), "year=2026/month=11/day=21/0of2-42-0.parquet");
         let others = [
             key(window("2026-11-22T00:00:00Z"), lane, 42, 0),
             key(day, Lane { index: 1, count: 2 }, 42, 0),

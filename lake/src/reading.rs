@@ -55,12 +55,7 @@ pub async fn view(generation: &OpenGeneration, output: Output) -> Result<Option<
         return Ok(None);
     };
     let files = files.try_collect().await?;
-    Ok(Some(TableView {
-        version: state.version,
-        schema: state.schema.clone(),
-        keys: state.keys.clone(),
-        files,
-    }))
+    Ok(Some(TableView { version: state.version, schema: state.schema.clone(), keys: state.keys.clone(), files }))
 }
 
 /// Counts a table's files, rows, bytes and partitions without keeping the list.
@@ -78,11 +73,7 @@ pub async fn totals(generation: &OpenGeneration, output: Output) -> Result<Total
         totals.files += 1;
         totals.rows += file.rows;
         totals.bytes += file.size;
-        partitions.insert(
-            file.path
-                .rsplit_once('/')
-                .map(|(folder, _)| folder.to_owned()),
-        );
+        partitions.insert(file.path.rsplit_once('/').map(|(folder, _)| folder.to_owned()));
     }
     totals.version = Some(state.version);
     totals.partitions = partitions.len() as u64;
@@ -131,10 +122,7 @@ pub(crate) async fn open(
                 modified_millis: file.modification_time(),
                 rows: file.num_records().unwrap_or(0) as u64,
                 partition: partition_of(file.path().as_ref()),
-                statistics: file
-                    .stats()
-                    .and_then(|s| serde_json::from_str(&s).ok())
-                    .unwrap_or(Value::Null),
+                statistics: file.stats().and_then(|s| serde_json::from_str(&s).ok()).unwrap_or(Value::Null),
             });
             let file = file.map_err(|source| Error::Delta {
                 action: "list the files of",
@@ -147,30 +135,25 @@ pub(crate) async fn open(
             }
         }
     });
-    let stream = futures::stream::unfold(
-        (receiver, Some(feeding)),
-        |(mut receiver, feeding)| async move {
-            match receiver.recv().await {
-                Some(file) => Some((file, (receiver, feeding))),
-                None => {
-                    if let Some(task) = feeding
-                        && let Err(error) = task.await
-                        && error.is_panic()
-                    {
-                        std::panic::resume_unwind(error.into_panic());
-                    }
-                    None
+    let stream = futures::stream::unfold((receiver, Some(feeding)), |(mut receiver, feeding)| async move {
+        match receiver.recv().await {
+            Some(file) => Some((file, (receiver, feeding))),
+            None => {
+                if let Some(task) = feeding
+                    && let Err(error) = task.await
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
                 }
+                None
             }
-        },
-    );
+        }
+    });
     Ok(Some((state, stream.boxed())))
 }
 
 /// Returns the Hive values in a key that this project wrote; they need no decoding.
 fn partition_of(path: &str) -> HashMap<String, String> {
     let folders = path.split('/').filter_map(|part| part.split_once('='));
-    folders
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    folders.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }

@@ -83,12 +83,7 @@ impl SchemaVersion {
 impl Column {
     /// Returns a column that keeps its event field's name.
     pub fn new(name: &str, kind: ColumnType, since: SchemaVersion) -> Self {
-        Self {
-            name: name.to_owned(),
-            source: None,
-            kind,
-            since,
-        }
+        Self { name: name.to_owned(), source: None, kind, since }
     }
 
     /// Returns the name of the event field.
@@ -112,12 +107,8 @@ impl ColumnType {
             Self::Binary => DataType::Binary,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Date => DataType::Date32,
-            Self::Struct(fields) => {
-                DataType::Struct(fields.iter().map(Column::arrow_field).collect())
-            }
-            Self::List(item) => {
-                DataType::List(Field::new("element", item.arrow_type(), true).into())
-            }
+            Self::Struct(fields) => DataType::Struct(fields.iter().map(Column::arrow_field).collect()),
+            Self::List(item) => DataType::List(Field::new("element", item.arrow_type(), true).into()),
         }
     }
 
@@ -132,10 +123,7 @@ impl ColumnType {
             Self::Timestamp => "TIMESTAMP".into(),
             Self::Date => "DATE".into(),
             Self::Struct(fields) => {
-                let fields: Vec<_> = fields
-                    .iter()
-                    .map(|f| format!("{} {}", f.name, f.kind.name()))
-                    .collect();
+                let fields: Vec<_> = fields.iter().map(|f| format!("{} {}", f.name, f.kind.name())).collect();
                 format!("STRUCT({})", fields.join(", "))
             }
             Self::List(item) => format!("{}[]", item.name()),
@@ -161,10 +149,7 @@ impl ColumnType {
     }
 
     fn from_delta(column: &str, stored: &Value) -> Result<Self, ForeignSchema> {
-        let foreign = |what: String| ForeignSchema {
-            column: column.to_owned(),
-            what,
-        };
+        let foreign = |what: String| ForeignSchema { column: column.to_owned(), what };
         match (stored.as_str(), stored.get("type").and_then(Value::as_str)) {
             (Some("long"), _) => Ok(Self::Int64),
             (Some("double"), _) => Ok(Self::Float64),
@@ -174,10 +159,7 @@ impl ColumnType {
             (Some("timestamp"), _) => Ok(Self::Timestamp),
             (Some("date"), _) => Ok(Self::Date),
             (None, Some("struct")) => Ok(Self::Struct(columns_from_delta(&stored["fields"], &[])?)),
-            (None, Some("array")) => Ok(Self::List(Box::new(Self::from_delta(
-                column,
-                &stored["elementType"],
-            )?))),
+            (None, Some("array")) => Ok(Self::List(Box::new(Self::from_delta(column, &stored["elementType"])?))),
             _ => Err(foreign(format!("the type {stored}"))),
         }
     }
@@ -194,20 +176,12 @@ impl ColumnType {
 impl TableSchema {
     /// Returns the schema as it was at an earlier version.
     pub fn at(&self, version: SchemaVersion) -> Self {
-        Self {
-            version: version.min(self.version),
-            columns: columns_at(&self.columns, version),
-        }
+        Self { version: version.min(self.version), columns: columns_at(&self.columns, version) }
     }
 
     /// Returns the schema of the table's files.
     pub fn arrow_schema(&self) -> Schema {
-        Schema::new(
-            self.columns
-                .iter()
-                .map(Column::arrow_field)
-                .collect::<Fields>(),
-        )
+        Schema::new(self.columns.iter().map(Column::arrow_field).collect::<Fields>())
     }
 
     /// Returns the Delta form: these columns, then the partition keys with their Delta types.
@@ -232,12 +206,7 @@ impl TableSchema {
 
 fn columns_at(columns: &[Column], version: SchemaVersion) -> Vec<Column> {
     let known = columns.iter().filter(|column| column.since <= version);
-    known
-        .map(|column| Column {
-            kind: column.kind.at(version),
-            ..column.clone()
-        })
-        .collect()
+    known.map(|column| Column { kind: column.kind.at(version), ..column.clone() }).collect()
 }
 
 fn newest(columns: &[Column]) -> Option<SchemaVersion> {
@@ -246,17 +215,9 @@ fn newest(columns: &[Column]) -> Option<SchemaVersion> {
         while let ColumnType::List(item) = kind {
             kind = item;
         }
-        if let ColumnType::Struct(fields) = kind {
-            newest(fields)
-        } else {
-            None
-        }
+        if let ColumnType::Struct(fields) = kind { newest(fields) } else { None }
     };
-    columns
-        .iter()
-        .flat_map(|column| [Some(column.since), newest_in(&column.kind)])
-        .flatten()
-        .max()
+    columns.iter().flat_map(|column| [Some(column.since), newest_in(&column.kind)]).flatten().max()
 }
 
 fn column_to_delta(column: &Column) -> Value {
@@ -276,13 +237,9 @@ fn columns_from_delta(stored: &Value, left_out: &[String]) -> Result<Vec<Column>
         if left_out.iter().any(|partition| partition == name) {
             continue;
         }
-        let since = field["metadata"][SINCE]
-            .as_str()
-            .and_then(|text| text.parse().ok());
-        let since = since.ok_or_else(|| ForeignSchema {
-            column: name.to_owned(),
-            what: format!("no `{SINCE}` in its metadata"),
-        })?;
+        let since = field["metadata"][SINCE].as_str().and_then(|text| text.parse().ok());
+        let since = since
+            .ok_or_else(|| ForeignSchema { column: name.to_owned(), what: format!("no `{SINCE}` in its metadata") })?;
         columns.push(Column {
             name: name.to_owned(),
             source: field["metadata"][SOURCE].as_str().map(str::to_owned),
@@ -298,29 +255,14 @@ fn columns_from_delta(stored: &Value, left_out: &[String]) -> Result<Vec<Column>
 /// The one rule: control characters and ` ,;{}()=.` become `_`, an empty name becomes `_`, and a name that is taken,
 /// case aside, gets `_2`, `_3` … at its end.
 pub fn holdable_name(source: &str, taken: impl Fn(&str) -> bool) -> String {
-    let replaced: String = source
-        .chars()
-        .map(|c| {
-            if c.is_control() || " ,;{}()=.".contains(c) {
-                '_'
-            } else {
-                c
-            }
-        })
-        .collect();
-    let base = if replaced.is_empty() {
-        "_".to_owned()
-    } else {
-        replaced
-    };
+    let replaced: String =
+        source.chars().map(|c| if c.is_control() || " ,;{}()=.".contains(c) { '_' } else { c }).collect();
+    let base = if replaced.is_empty() { "_".to_owned() } else { replaced };
     if !taken(&base.to_lowercase()) {
         return base;
     }
     let numbered = (2_u32..).map(|number| format!("{base}_{number}"));
-    numbered
-        .into_iter()
-        .find(|name| !taken(&name.to_lowercase()))
-        .expect("the numbers do not end")
+    numbered.into_iter().find(|name| !taken(&name.to_lowercase())).expect("the numbers do not end")
 }
 
 #[cfg(test)]
@@ -329,23 +271,13 @@ mod tests {
 
     fn example() -> TableSchema {
         let v = SchemaVersion;
-        let inner = vec![
-            Column::new("x", ColumnType::Int64, v(1)),
-            Column::new("y", ColumnType::Date, v(3)),
-        ];
+        let inner = vec![Column::new("x", ColumnType::Int64, v(1)), Column::new("y", ColumnType::Date, v(3))];
         TableSchema {
             version: v(3),
             columns: vec![
                 Column::new("a", ColumnType::Float64, v(1)),
-                Column::new(
-                    "s",
-                    ColumnType::List(Box::new(ColumnType::Struct(inner))),
-                    v(1),
-                ),
-                Column {
-                    source: Some("b c".into()),
-                    ..Column::new("b_c", ColumnType::Timestamp, v(2))
-                },
+                Column::new("s", ColumnType::List(Box::new(ColumnType::Struct(inner))), v(1)),
+                Column { source: Some("b c".into()), ..Column::new("b_c", ColumnType::Timestamp, v(2)) },
             ],
         }
     }
@@ -354,23 +286,13 @@ mod tests {
     fn the_delta_form_gives_the_schema_back() {
         let partitions = [("year".to_owned(), "integer")];
         let stored = example().to_delta(&partitions);
-        assert_eq!(
-            TableSchema::from_delta(&stored, &["year".into()]).unwrap(),
-            example()
-        );
+        assert_eq!(TableSchema::from_delta(&stored, &["year".into()]).unwrap(), example());
     }
 
     #[test]
     fn s13_fm44_earlier_versions_can_be_told() {
         let first = example().at(SchemaVersion(1));
-        assert_eq!(
-            first
-                .columns
-                .iter()
-                .map(|c| c.name.as_str())
-                .collect::<Vec<_>>(),
-            ["a", "s"]
-        );
+        assert_eq!(first.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "s"]);
         assert_eq!(first.columns[1].kind.name(), "STRUCT(x BIGINT)[]");
         assert_eq!(example().at(SchemaVersion(2)).columns.len(), 3);
         assert_eq!(example().at(SchemaVersion(3)), example());

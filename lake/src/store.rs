@@ -44,22 +44,14 @@ impl LakeStore {
     /// # Errors
     /// When the folder cannot be created.
     pub fn on_disk(folder: &DiskPath) -> Result<Self, Error> {
-        let failed = |source| Error::Folder {
-            path: folder.to_owned(),
-            source,
-        };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        let failed = |source| Error::Folder { path: folder.to_owned(), source };
+        durable::create_folder(folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
         let root: Arc<dyn ObjectStore> = Arc::new(DurableDisk::default());
         let url = Url::from_directory_path(&folder).expect("a canonical path is absolute");
         let prefix = Path::from_absolute_path(&folder).map_err(|source| Error::Path { source })?;
         let lake = Arc::new(PrefixStore::new(Arc::clone(&root), prefix));
-        Ok(Self {
-            root,
-            lake,
-            url,
-            disk: Some(folder),
-        })
+        Ok(Self { root, lake, url, disk: Some(folder) })
     }
 
     /// Opens the lake that is in a folder of this machine.
@@ -68,9 +60,7 @@ impl LakeStore {
     /// When there is no such folder.
     pub fn existing_on_disk(folder: &DiskPath) -> Result<Self, Error> {
         if !folder.is_dir() {
-            return Err(Error::NoLake {
-                path: folder.to_owned(),
-            });
+            return Err(Error::NoLake { path: folder.to_owned() });
         }
         Self::on_disk(folder)
     }
@@ -78,12 +68,7 @@ impl LakeStore {
     /// Returns a lake on any store, with its keys at the top. For tests.
     pub fn on_store(store: Arc<dyn ObjectStore>) -> Self {
         let url = Url::parse("memory:///").expect("a constant URL");
-        Self {
-            root: Arc::clone(&store),
-            lake: store,
-            url,
-            disk: None,
-        }
+        Self { root: Arc::clone(&store), lake: store, url, disk: None }
     }
 
     /// Returns the lake's URL, for messages.
@@ -103,9 +88,7 @@ impl LakeStore {
 
     /// Returns the URL of a folder of the lake.
     pub(crate) fn url_of(&self, folder: &Path) -> Url {
-        self.url
-            .join(folder.as_ref())
-            .expect("keys of the lake are plain path segments")
+        self.url.join(folder.as_ref()).expect("keys of the lake are plain path segments")
     }
 
     /// Makes sure that a folder exists, where the store has folders.
@@ -114,7 +97,7 @@ impl LakeStore {
             return Ok(());
         };
         let path = disk.join(folder.as_ref());
-        std::fs::create_dir_all(&path).map_err(|source| Error::Folder { path, source })
+        durable::create_folder(&path).map_err(|source| Error::Folder { path, source })
     }
 
     /// Creates an object unless there is one.
@@ -122,24 +105,14 @@ impl LakeStore {
     /// # Errors
     /// When it was certainly not created, and trying again will not help.
     pub async fn create(&self, key: &Path, bytes: Bytes) -> Result<Create, Error> {
-        match self
-            .lake
-            .put_opts(key, bytes.into(), PutMode::Create.into())
-            .await
-        {
+        match self.lake.put_opts(key, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(Create::Created),
-            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
-                Ok(Create::Exists)
-            }
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(Create::Exists),
             Err(source) if effect_of(&source) == Effect::Unknown => {
                 tracing::warn!(%key, error = %source, "no clear answer to a create, reading back");
                 Ok(Create::Unknown)
             }
-            Err(source) => Err(Error::Store {
-                action: "create",
-                key: key.clone(),
-                source,
-            }),
+            Err(source) => Err(Error::Store { action: "create", key: key.clone(), source }),
         }
     }
 
@@ -148,11 +121,7 @@ impl LakeStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn read(&self, key: &Path) -> Result<Option<Bytes>, Error> {
-        let failed = |source| Error::Store {
-            action: "read",
-            key: key.clone(),
-            source,
-        };
+        let failed = |source| Error::Store { action: "read", key: key.clone(), source };
         match self.lake.get(key).await {
             Ok(found) => found.bytes().await.map(Some).map_err(failed),
             Err(StoreError::NotFound { .. }) => Ok(None),
@@ -168,11 +137,7 @@ impl LakeStore {
         match self.lake.head(key).await {
             Ok(found) => Ok(Some(found)),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(Error::Store {
-                action: "look at",
-                key: key.clone(),
-                source,
-            }),
+            Err(source) => Err(Error::Store { action: "look at", key: key.clone(), source }),
         }
     }
 
@@ -182,11 +147,7 @@ impl LakeStore {
     /// When the store refuses or does not answer.
     pub async fn overwrite(&self, key: &Path, bytes: Bytes) -> Result<(), Error> {
         let result = self.lake.put(key, bytes.into()).await;
-        result.map(drop).map_err(|source| Error::Store {
-            action: "write",
-            key: key.clone(),
-            source,
-        })
+        result.map(drop).map_err(|source| Error::Store { action: "write", key: key.clone(), source })
     }
 
     /// Returns the names directly below a folder, files and folders, sorted.
@@ -196,16 +157,10 @@ impl LakeStore {
     pub async fn names_in(&self, folder: Option<&Path>) -> Result<Vec<String>, Error> {
         let key = || folder.cloned().unwrap_or_default();
         let listed = self.lake.list_with_delimiter(folder).await;
-        let listed = listed.map_err(|source| Error::Store {
-            action: "list",
-            key: key(),
-            source,
-        })?;
+        let listed = listed.map_err(|source| Error::Store { action: "list", key: key(), source })?;
         let files = listed.objects.iter().map(|object| &object.location);
         let paths = files.chain(&listed.common_prefixes);
-        let mut names: Vec<_> = paths
-            .filter_map(|path| path.filename().map(str::to_owned))
-            .collect();
+        let mut names: Vec<_> = paths.filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -214,11 +169,7 @@ impl LakeStore {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn link_current(
-        &self,
-        table: &TableName,
-        generation: GenerationNumber,
-    ) -> Result<(), Error> {
+    pub fn link_current(&self, table: &TableName, generation: GenerationNumber) -> Result<(), Error> {
         let Some(disk) = &self.disk else {
             return Ok(());
         };
@@ -245,17 +196,14 @@ pub fn effect_of(error: &StoreError) -> Effect {
         | StoreError::PermissionDenied { .. }
         | StoreError::Unauthenticated { .. }
         | StoreError::UnknownConfigurationKey { .. } => Effect::DidNotHappen,
-        StoreError::Generic { source, .. } if is_full_disk(source.as_ref()) => Effect::DidNotHappen,
+        StoreError::Generic { source, .. } if is_refusal(source.as_ref()) => Effect::DidNotHappen,
         _ => Effect::Unknown,
     }
 }
 
-fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
-    let kind = error
-        .downcast_ref::<std::io::Error>()
-        .map(std::io::Error::kind);
-    matches!(
-        kind,
-        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-    )
+/// A full disk and the like: trying again does not help.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{InvalidFilename, NotADirectory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem | InvalidFilename | NotADirectory))
 }

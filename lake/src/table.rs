@@ -9,12 +9,9 @@ use std::sync::Arc;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitData, TransactionError};
 use deltalake_core::kernel::{
-    Action, Add, Metadata, MetadataExt as _, Protocol, Snapshot, StructType, Transaction,
-    new_metadata,
+    Action, Add, Metadata, MetadataExt as _, Protocol, Snapshot, StructType, Transaction, new_metadata,
 };
-use deltalake_core::logstore::{
-    CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions,
-};
+use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use headwater_common::outcome::Effect;
 use headwater_common::window::Partitioning;
@@ -86,12 +83,7 @@ impl DeltaLog {
             generation: number,
             source: Box::new(source),
         })?;
-        Ok(Self {
-            log_store,
-            partition_by,
-            output,
-            generation: number,
-        })
+        Ok(Self { log_store, partition_by, output, generation: number })
     }
 
     /// Returns the Delta log store, for readers.
@@ -105,17 +97,11 @@ impl DeltaLog {
     /// When the store does not answer, or another program gave the table features that this protocol excludes.
     pub async fn load(&self, lane: Lane) -> Result<Table<Base>, Error> {
         let Some(snapshot) = self.snapshot().await? else {
-            return Ok(Table {
-                committed: Epoch(0),
-                snapshot: None,
-            });
+            return Ok(Table { committed: Epoch(0), snapshot: None });
         };
         let committed = self.transaction_version(&snapshot, lane).await?;
         let state = self.state_of(&snapshot)?;
-        Ok(Table {
-            committed,
-            snapshot: Some(Arc::new(state)),
-        })
+        Ok(Table { committed, snapshot: Some(Arc::new(state)) })
     }
 
     /// Reads the table's newest snapshot; `None` when the table does not exist yet.
@@ -138,51 +124,30 @@ impl DeltaLog {
             let kernel = snapshot.scan_builder().build()?.snapshot().clone();
             let engine = self.log_store.engine(None);
             let application = lane.to_string();
-            let version =
-                blocking(move || kernel.get_app_id_version(&application, engine.as_ref())).await?;
+            let version = blocking(move || kernel.get_app_id_version(&application, engine.as_ref())).await?;
             version.map_err(DeltaTableError::from)
         };
-        let version = read
-            .await
-            .map_err(|source| self.failed("read the transactions of", source))?;
-        Ok(Epoch(
-            version
-                .and_then(|version| u64::try_from(version).ok())
-                .unwrap_or(0),
-        ))
+        let version = read.await.map_err(|source| self.failed("read the transactions of", source))?;
+        Ok(Epoch(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)))
     }
 
     /// Reads what was committed since `known`.
     ///
     /// # Errors
     /// As [`DeltaLog::load`].
-    pub async fn reload(
-        &self,
-        lane: Lane,
-        known: Option<&Table<Base>>,
-    ) -> Result<Table<Base>, Error> {
-        let Some(Table {
-            committed,
-            snapshot: Some(base),
-        }) = known
-        else {
+    pub async fn reload(&self, lane: Lane, known: Option<&Table<Base>>) -> Result<Table<Base>, Error> {
+        let Some(Table { committed, snapshot: Some(base) }) = known else {
             return self.load(lane).await;
         };
-        let (mut committed, mut version, mut metadata) =
-            (*committed, base.version, base.metadata.clone());
+        let (mut committed, mut version, mut metadata) = (*committed, base.version, base.metadata.clone());
         while version - base.version < FOLLOW_MAX {
             let entry = self.log_store.read_commit_entry(version + 1).await;
             let Some(bytes) = entry.map_err(|source| self.failed("read", source))? else {
                 let state = self.state(version, metadata)?;
-                return Ok(Table {
-                    committed,
-                    snapshot: Some(Arc::new(state)),
-                });
+                return Ok(Table { committed, snapshot: Some(Arc::new(state)) });
             };
             version += 1;
-            for action in
-                get_actions(version, &bytes).map_err(|source| self.failed("read", source))?
-            {
+            for action in get_actions(version, &bytes).map_err(|source| self.failed("read", source))? {
                 match action {
                     Action::Txn(txn) if txn.app_id == lane.to_string() => {
                         committed = Epoch(u64::try_from(txn.version).unwrap_or(0));
@@ -200,11 +165,7 @@ impl DeltaLog {
     ///
     /// # Errors
     /// When it was certainly not created, and trying again will not help.
-    pub async fn create(
-        &self,
-        schema: &TableSchema,
-        keys: &[PartitionKey],
-    ) -> Result<Commit, Error> {
+    pub async fn create(&self, schema: &TableSchema, keys: &[PartitionKey]) -> Result<Commit, Error> {
         let prepare = || {
             let protocol: Protocol = serde_json::from_value(serde_json::json!({
                 "minReaderVersion": 1, "minWriterVersion": 2
@@ -218,63 +179,36 @@ impl DeltaLog {
                 protocol: protocol.clone(),
                 metadata: metadata.clone(),
             };
-            let actions = vec![
-                Action::Protocol(protocol),
-                Action::Metadata(metadata.clone()),
-            ];
+            let actions = vec![Action::Protocol(protocol), Action::Metadata(metadata.clone())];
             Ok::<_, DeltaTableError>((actions, operation, metadata))
         };
-        let (actions, operation, metadata) =
-            prepare().map_err(|source| self.failed("create", source))?;
-        self.write(0, actions, operation, Vec::new(), metadata)
-            .await
+        let (actions, operation, metadata) = prepare().map_err(|source| self.failed("create", source))?;
+        self.write(0, actions, operation, Vec::new(), metadata).await
     }
 
     /// Commits a schema that has grown.
     ///
     /// # Errors
     /// As [`DeltaLog::create`].
-    pub async fn change_schema(
-        &self,
-        base: &TableState,
-        schema: &TableSchema,
-    ) -> Result<Commit, Error> {
+    pub async fn change_schema(&self, base: &TableState, schema: &TableSchema) -> Result<Commit, Error> {
         let metadata = struct_type(schema, &base.keys)
             .and_then(|fields| Ok(base.metadata.clone().with_schema(&fields)?))
             .map_err(|source| self.failed("change the schema of", source))?;
         let operation = DeltaOperation::AddColumn { fields: Vec::new() };
         let actions = vec![Action::Metadata(metadata.clone())];
-        self.write(base.version + 1, actions, operation, Vec::new(), metadata)
-            .await
+        self.write(base.version + 1, actions, operation, Vec::new(), metadata).await
     }
 
     /// Commits an epoch: its files and the lane's transaction, in one.
     ///
     /// # Errors
     /// As [`DeltaLog::create`].
-    pub async fn append(
-        &self,
-        base: &TableState,
-        adds: Vec<Add>,
-        lane: Lane,
-        epoch: Epoch,
-    ) -> Result<Commit, Error> {
+    pub async fn append(&self, base: &TableState, adds: Vec<Add>, lane: Lane, epoch: Epoch) -> Result<Commit, Error> {
         let version = i64::try_from(epoch.0).expect("epochs are counted from 1");
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Append,
-            partition_by: None,
-            predicate: None,
-        };
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let actions = adds.into_iter().map(Action::Add).collect();
         let transactions = vec![Transaction::new(lane.to_string(), version)];
-        self.write(
-            base.version + 1,
-            actions,
-            operation,
-            transactions,
-            base.metadata.clone(),
-        )
-        .await
+        self.write(base.version + 1, actions, operation, transactions, base.metadata.clone()).await
     }
 
     async fn write(
@@ -286,20 +220,12 @@ impl DeltaLog {
         metadata: Metadata,
     ) -> Result<Commit, Error> {
         let data = CommitData::new(actions, operation, HashMap::new(), transactions);
-        let bytes = data
-            .get_bytes()
-            .map_err(|error| self.failed("encode a commit to", error.into()))?;
+        let bytes = data.get_bytes().map_err(|error| self.failed("encode a commit to", error.into()))?;
         let entry = CommitOrBytes::LogBytes(bytes);
-        match self
-            .log_store
-            .write_commit_entry(version, entry, uuid::Uuid::nil())
-            .await
-        {
+        match self.log_store.write_commit_entry(version, entry, uuid::Uuid::nil()).await {
             Ok(()) => Ok(Commit::Committed(Arc::new(self.state(version, metadata)?))),
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(Commit::Conflict),
-            Err(TransactionError::ObjectStore { source })
-                if effect_of(&source) == Effect::Unknown =>
-            {
+            Err(TransactionError::ObjectStore { source }) if effect_of(&source) == Effect::Unknown => {
                 tracing::warn!(error = %source, "no clear answer to a commit, reading back");
                 Ok(Commit::Unknown)
             }
@@ -327,18 +253,13 @@ impl DeltaLog {
             )
             .await
         };
-        write
-            .await
-            .map(drop)
-            .map_err(|source| self.failed("checkpoint", source))
+        write.await.map(drop).map_err(|source| self.failed("checkpoint", source))
     }
 
     fn check_protocol(&self, protocol: &Protocol) -> Result<(), Error> {
         let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
         if reader > 1 || writer > 2 {
-            return Err(self.foreign(format!(
-                "needs Delta reader version {reader} and writer version {writer}"
-            )));
+            return Err(self.foreign(format!("needs Delta reader version {reader} and writer version {writer}")));
         }
         Ok(())
     }
@@ -351,74 +272,38 @@ impl DeltaLog {
     fn state(&self, version: u64, metadata: Metadata) -> Result<TableState, Error> {
         const EXPIRES: &str = "delta.setTransactionRetentionDuration";
         if metadata.configuration().contains_key(EXPIRES) {
-            return Err(self.foreign(format!(
-                "has {EXPIRES} set, which would forget committed epochs"
-            )));
+            return Err(self.foreign(format!("has {EXPIRES} set, which would forget committed epochs")));
         }
         let columns = metadata.partition_columns();
-        let keys = PartitionKey::named(&self.partition_by, columns).ok_or_else(|| {
-            self.foreign(format!(
-                "is partitioned by {columns:?}, not by {}",
-                self.partition_by
-            ))
-        })?;
-        let fields = metadata
-            .parse_schema()
-            .map_err(|source| self.failed("read the schema of", source.into()))?;
+        let keys = PartitionKey::named(&self.partition_by, columns)
+            .ok_or_else(|| self.foreign(format!("is partitioned by {columns:?}, not by {}", self.partition_by)))?;
+        let fields = metadata.parse_schema().map_err(|source| self.failed("read the schema of", source.into()))?;
         let stored: Value = serde_json::to_value(&fields).expect("a schema is plain JSON");
-        let schema = TableSchema::from_delta(&stored, columns)
-            .map_err(|error| self.foreign(error.to_string()))?;
-        Ok(TableState {
-            version,
-            schema,
-            keys,
-            metadata,
-        })
+        let schema = TableSchema::from_delta(&stored, columns).map_err(|error| self.foreign(error.to_string()))?;
+        Ok(TableState { version, schema, keys, metadata })
     }
 
     fn failed(&self, action: &'static str, source: DeltaTableError) -> Error {
-        Error::Delta {
-            action,
-            output: self.output,
-            generation: self.generation,
-            source: Box::new(source),
-        }
+        Error::Delta { action, output: self.output, generation: self.generation, source: Box::new(source) }
     }
 
     fn foreign(&self, what: String) -> Error {
-        Error::ForeignChange {
-            output: self.output,
-            generation: self.generation,
-            what,
-        }
+        Error::ForeignChange { output: self.output, generation: self.generation, what }
     }
 }
 
 fn log_store(store: &LakeStore, folder: &Path) -> Result<LogStoreRef, DeltaTableError> {
     let url = store.url_of(folder);
     let configuration = StorageConfig::default();
-    let below: Arc<dyn ObjectStore> =
-        Arc::new(configuration.decorate_store(Arc::clone(store.root()), &url)?);
-    Ok(default_logstore(
-        below,
-        Arc::clone(store.root()),
-        &url,
-        &configuration,
-    ))
+    let below: Arc<dyn ObjectStore> = Arc::new(configuration.decorate_store(Arc::clone(store.root()), &url)?);
+    Ok(default_logstore(below, Arc::clone(store.root()), &url, &configuration))
 }
 
 fn struct_type(schema: &TableSchema, keys: &[PartitionKey]) -> Result<StructType, DeltaTableError> {
-    let partitions: Vec<_> = keys
-        .iter()
-        .map(|key| (key.column.clone(), key.delta_type()))
-        .collect();
+    let partitions: Vec<_> = keys.iter().map(|key| (key.column.clone(), key.delta_type())).collect();
     Ok(serde_json::from_value(schema.to_delta(&partitions))?)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, DeltaTableError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| DeltaTableError::Generic(error.to_string()))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DeltaTableError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| DeltaTableError::Generic(error.to_string()))
 }

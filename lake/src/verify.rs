@@ -67,58 +67,65 @@ type Unclaimed = HashMap<(Output, String), u64>;
 /// When the lake cannot be read; what is wrong with its content is in the report.
 pub async fn verify(generation: &OpenGeneration, options: Options) -> Result<Report, Error> {
     let mut report = Report::default();
-    let mut starts = BTreeMap::new();
+    let mut lanes = BTreeMap::new();
     for lane in lanes_with_cuts(generation).await? {
-        let start = if options.from_beginning {
-            Epoch(0)
-        } else {
-            resume_point(generation, lane, options.full).await?
-        };
-        starts.insert(lane, start);
+        let start =
+            if options.from_beginning { Epoch(0) } else { resume_point(generation, lane, options.full).await? };
+        lanes.insert(lane, LaneRange { start, committed: committed(generation, lane).await? });
     }
-    let mut unclaimed = files_after(generation, &starts).await?;
-    for (lane, start) in starts {
+    // Listed after the epochs were read, so that every file of those epochs is in the list.
+    let mut unclaimed = files_between(generation, &lanes).await?;
+    for (lane, range) in &lanes {
         report.lanes += 1;
-        let committed = committed(generation, lane, &mut report).await?;
-        let mut positions = positions_after(generation, lane, start).await?;
-        let problems = report.problems.len();
-        for number in start.0 + 1..=committed.0 {
-            let Some(cut) = read_cut(generation, lane, Epoch(number)).await? else {
-                report
-                    .problems
-                    .push(format!("lane {lane}: the cut of epoch {number} is missing"));
+        let mut positions = positions_after(generation, *lane, range.start.min(range.least())).await?;
+        let most = range.committed.values().max().copied().unwrap_or_default();
+        if most.0 > range.least().0 + 1 {
+            report.problems.push(format!("lane {lane}: one output is at epoch {most}, another at {}", range.least()));
+        }
+        if range.least() < range.start {
+            let (start, least) = (range.start, range.least());
+            report.problems.push(format!("lane {lane}: epoch {start} was verified, now the tables end at {least}"));
+        }
+        for number in range.start.0 + 1..=most.0 {
+            let Some(cut) = read_cut(generation, *lane, Epoch(number)).await? else {
+                report.problems.push(format!("lane {lane}: the cut of epoch {number} is missing"));
                 continue;
             };
-            verify_epoch(
-                generation,
-                &cut,
-                &mut positions,
-                &mut unclaimed,
-                options.full,
-                &mut report,
-            )
-            .await?;
-        }
-        // An epoch that is cut and not committed yet may have put files, but none of them is in a table.
-        if report.problems.len() == problems && committed > start {
-            let verified = Verified {
-                version: VERSION,
-                epoch: committed,
-                full: options.full,
-            };
-            let key = layout::verified(&generation.table, generation.description.number, lane);
-            let bytes = serde_json::to_vec(&verified).expect("plain JSON");
-            generation.store.overwrite(&key, bytes.into()).await?;
+            verify_epoch(generation, &cut, range, &mut positions, &mut unclaimed, options.full, &mut report).await?;
         }
     }
     let mut foreign: Vec<_> = unclaimed.into_keys().collect();
     foreign.sort();
     for (output, path) in foreign {
-        report.problems.push(format!(
-            "{path} is in the {output} table, but no cut names it"
-        ));
+        report.problems.push(format!("{path} is in the {output} table, but no cut names it"));
+    }
+    if report.problems.is_empty() {
+        for (lane, range) in &lanes {
+            note(generation, *lane, range.least(), options.full).await?;
+        }
     }
     Ok(report)
+}
+
+/// The epochs of a lane to be looked at.
+struct LaneRange {
+    /// Epochs up to this one were verified before.
+    start: Epoch,
+    /// The last committed epoch of each output. One may be an epoch ahead of another.
+    committed: BTreeMap<Output, Epoch>,
+}
+
+impl LaneRange {
+    fn least(&self) -> Epoch {
+        self.committed.values().min().copied().unwrap_or_default()
+    }
+}
+
+async fn note(generation: &OpenGeneration, lane: Lane, epoch: Epoch, full: bool) -> Result<(), Error> {
+    let verified = Verified { version: VERSION, epoch, full };
+    let key = layout::verified(&generation.table, generation.description.number, lane);
+    let bytes = serde_json::to_vec(&verified).expect("plain JSON");
+    generation.store.overwrite(&key, bytes.into()).await
 }
 
 async fn resume_point(generation: &OpenGeneration, lane: Lane, full: bool) -> Result<Epoch, Error> {
@@ -128,29 +135,26 @@ async fn resume_point(generation: &OpenGeneration, lane: Lane, full: bool) -> Re
     };
     // A note that cannot be read is as good as none.
     let verified = serde_json::from_slice::<Verified>(&bytes).ok();
-    let usable =
-        verified.filter(|verified| verified.version == VERSION && (verified.full || !full));
+    let usable = verified.filter(|verified| verified.version == VERSION && (verified.full || !full));
     Ok(usable.map_or(Epoch(0), |verified| verified.epoch))
 }
 
-/// Lists the files of both tables that belong to epochs after those that are verified.
-async fn files_after(
-    generation: &OpenGeneration,
-    starts: &BTreeMap<Lane, Epoch>,
-) -> Result<Unclaimed, Error> {
+/// Lists the files of both tables that belong to the epochs to be looked at, or to none.
+async fn files_between(generation: &OpenGeneration, lanes: &BTreeMap<Lane, LaneRange>) -> Result<Unclaimed, Error> {
     use futures::TryStreamExt;
     let mut unclaimed = Unclaimed::new();
     for output in Output::ALL {
         let log = DeltaLog::new(generation, output)?;
-        let Some((_, mut files)) = reading::open(&log, generation, output).await? else {
-            continue;
-        };
+        let Some((_, mut files)) = reading::open(&log, generation, output).await? else { continue };
         while let Some(file) = files.try_next().await? {
-            let after = match epoch_of(&file.path) {
-                Some((lane, epoch)) => starts.get(&lane).is_none_or(|start| epoch > *start),
+            let is_wanted = match epoch_of(&file.path).map(|(lane, epoch)| (lanes.get(&lane), epoch)) {
+                // Later epochs were committed meanwhile; they are for the next run.
+                Some((Some(range), epoch)) => epoch > range.start && epoch <= range.committed[&output],
+                // A lane that began meanwhile.
+                Some((None, _)) => false,
                 None => true,
             };
-            if after {
+            if is_wanted {
                 unclaimed.insert((output, file.path), file.rows);
             }
         }
@@ -167,34 +171,18 @@ fn epoch_of(path: &str) -> Option<(Lane, Epoch)> {
     Some((lane, Epoch(epoch)))
 }
 
-/// Returns the epoch up to which every output is committed. One output may be an epoch ahead of another.
-async fn committed(
-    generation: &OpenGeneration,
-    lane: Lane,
-    report: &mut Report,
-) -> Result<Epoch, Error> {
-    let mut epochs = Vec::new();
+async fn committed(generation: &OpenGeneration, lane: Lane) -> Result<BTreeMap<Output, Epoch>, Error> {
+    let mut epochs = BTreeMap::new();
     for output in Output::ALL {
-        epochs.push(
-            DeltaLog::new(generation, output)?
-                .load(lane)
-                .await?
-                .committed,
-        );
+        epochs.insert(output, DeltaLog::new(generation, output)?.load(lane).await?.committed);
     }
-    let (least, most) = (epochs.iter().min().copied(), epochs.iter().max().copied());
-    let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
-    if most.0 > least.0 + 1 {
-        report.problems.push(format!(
-            "lane {lane}: one output is at epoch {most}, another at {least}"
-        ));
-    }
-    Ok(most)
+    Ok(epochs)
 }
 
 async fn verify_epoch(
     generation: &OpenGeneration,
     cut: &Cut,
+    range: &LaneRange,
     positions: &mut BTreeMap<ShardId, Position>,
     unclaimed: &mut Unclaimed,
     full: bool,
@@ -204,10 +192,7 @@ async fn verify_epoch(
     report.epochs += 1;
     report.account.add(&cut.account);
     if !cut.account.balances() {
-        report.problems.push(format!(
-            "{place}: the account does not balance: {:?}",
-            cut.account
-        ));
+        report.problems.push(format!("{place}: the account does not balance: {:?}", cut.account));
     }
     verify_segments(generation, cut, positions, &place, report);
     for output in Output::ALL {
@@ -218,24 +203,22 @@ async fn verify_epoch(
             Output::DeadLetters => cut.account.dead_letters,
         };
         if rows != expected {
-            report.problems.push(format!(
-                "{place}: {rows} rows in {output} for {expected} events"
-            ));
+            report.problems.push(format!("{place}: {rows} rows in {output} for {expected} events"));
+        }
+        if cut.epoch > range.committed[&output] {
+            // Its commit is still to come.
+            continue;
         }
         for file in &intent.files {
             report.files += 1;
             report.rows += file.rows;
             match unclaimed.remove(&(output, file.key.clone())) {
-                None => report.problems.push(format!(
-                    "{place}: {} is not in the {output} table",
-                    file.key
-                )),
+                None => report.problems.push(format!("{place}: {} is not in the {output} table", file.key)),
                 Some(rows) if rows != file.rows => {
                     let key = &file.key;
-                    report.problems.push(format!(
-                        "{place}: {key} has {rows} rows in the table, {} in the cut",
-                        file.rows
-                    ));
+                    report
+                        .problems
+                        .push(format!("{place}: {key} has {rows} rows in the table, {} in the cut", file.rows));
                 }
                 Some(_) if full => verify_rows(generation, output, file, &place, report).await?,
                 Some(_) => {}
@@ -254,15 +237,10 @@ fn verify_segments(
 ) {
     let mut events = 0;
     for segment in &cut.segments {
-        let known = positions
-            .get(&segment.shard)
-            .copied()
-            .unwrap_or(Position::START);
+        let known = positions.get(&segment.shard).copied().unwrap_or(Position::START);
         if segment.from != known {
             let (shard, from) = (&segment.shard, segment.from);
-            report.problems.push(format!(
-                "{place}: shard {shard} goes on after {from}, it was left at {known}"
-            ));
+            report.problems.push(format!("{place}: shard {shard} goes on after {from}, it was left at {known}"));
         }
         let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
         events += number(segment.to).saturating_sub(number(segment.from));
@@ -270,17 +248,13 @@ fn verify_segments(
     }
     if generation.description.gap_free && events != cut.account.read {
         let read = cut.account.read;
-        report.problems.push(format!(
-            "{place}: the segments hold {events} events, the account says {read} were read"
-        ));
+        report.problems.push(format!("{place}: the segments hold {events} events, the account says {read} were read"));
     }
     if let Some(all) = &cut.positions {
         let mut expected = positions.clone();
         cut::advance(&mut expected, &cut.segments);
         if *all != expected {
-            report.problems.push(format!(
-                "{place}: the positions it lists are not those of its segments"
-            ));
+            report.problems.push(format!("{place}: the positions it lists are not those of its segments"));
         }
     }
 }
@@ -295,29 +269,17 @@ async fn verify_rows(
     let folder = layout::generation(&generation.table, output, generation.description.number);
     let key: object_store::path::Path = format!("{folder}/{}", file.key).into();
     let bytes = match generation.store.objects().get(&key).await {
-        Ok(found) => found.bytes().await.map_err(|source| Error::Store {
-            action: "read",
-            key: key.clone(),
-            source,
-        })?,
+        Ok(found) => found.bytes().await.map_err(|source| Error::Store { action: "read", key: key.clone(), source })?,
         Err(object_store::Error::NotFound { .. }) => {
-            report.problems.push(format!(
-                "{place}: {} is in the table, but the file is gone",
-                file.key
-            ));
+            report.problems.push(format!("{place}: {} is in the table, but the file is gone", file.key));
             return Ok(());
         }
         Err(source) => {
-            return Err(Error::Store {
-                action: "read",
-                key,
-                source,
-            });
+            return Err(Error::Store { action: "read", key, source });
         }
     };
     let digest = tokio::task::spawn_blocking(move || {
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
         let reader = builder.build().map_err(|error| error.to_string())?;
         let mut hasher = RowHasher::new(&arrow_array::RecordBatchReader::schema(&reader));
         for batch in reader {
@@ -325,21 +287,13 @@ async fn verify_rows(
         }
         Ok::<_, String>(hasher.finish())
     });
-    match digest
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    {
+    match digest.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
         Ok(digest) if digest == file.digest => {}
         Ok(digest) => {
             let expected = file.digest;
-            report.problems.push(format!(
-                "{place}: {} holds rows {digest}, its cut says {expected}",
-                file.key
-            ));
+            report.problems.push(format!("{place}: {} holds rows {digest}, its cut says {expected}", file.key));
         }
-        Err(error) => report
-            .problems
-            .push(format!("{place}: {} cannot be read: {error}", file.key)),
+        Err(error) => report.problems.push(format!("{place}: {} cannot be read: {error}", file.key)),
     }
     Ok(())
 }

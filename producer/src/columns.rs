@@ -32,8 +32,7 @@ impl Candidate {
         self.0 = Some(match (self.0, kind) {
             (None, kind) => kind,
             (Some(known), kind) if known == kind => known,
-            (Some(CellType::Integer), CellType::Float)
-            | (Some(CellType::Float), CellType::Integer) => CellType::Float,
+            (Some(CellType::Integer), CellType::Float) | (Some(CellType::Float), CellType::Integer) => CellType::Float,
             _ => CellType::String,
         });
     }
@@ -80,11 +79,7 @@ fn number(cell: &str) -> Option<Number> {
     let mut rest = &magnitude[whole..];
     if rest.is_empty() {
         // `-0` is a float's zero; as an integer it would lose its sign.
-        return if cell == "-0" {
-            Some(Number::Float)
-        } else {
-            cell.parse::<i64>().ok().map(|_| Number::Integer)
-        };
+        return if cell == "-0" { Some(Number::Float) } else { cell.parse::<i64>().ok().map(|_| Number::Integer) };
     }
     let mut significant = whole;
     if let Some(fraction) = rest.strip_prefix('.') {
@@ -103,10 +98,14 @@ fn number(cell: &str) -> Option<Number> {
         }
         rest = &exponent[digits..];
     }
-    let fits = rest.is_empty()
-        && significant <= SIGNIFICANT_DIGITS_MAX
-        && cell.parse::<f64>().is_ok_and(f64::is_finite);
+    let fits =
+        rest.is_empty() && significant <= SIGNIFICANT_DIGITS_MAX && cell.parse::<f64>().is_ok_and(f64::is_finite);
     fits.then_some(Number::Float)
+}
+
+/// Integers beyond 2^53 may change when they become floats.
+fn is_exact_as_float(integer: &str) -> bool {
+    integer.parse::<i64>().is_ok_and(|integer| integer.unsigned_abs() <= 1 << 53)
 }
 
 /// Appends a cell as JSON and returns false when it does not fit the column's type: then it is a string.
@@ -126,7 +125,7 @@ pub fn write_cell(cell: &str, kind: CellType, out: &mut Vec<u8>) -> bool {
             }
         }
         CellType::Float => {
-            if let Some(found) = number(cell) {
+            if let Some(found) = number(cell).filter(|found| *found == Number::Float || is_exact_as_float(cell)) {
                 out.extend_from_slice(cell.as_bytes());
                 // So that who reads one row knows that the column is one of fractions.
                 if found == Number::Integer || cell == "-0" {
@@ -155,8 +154,7 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
                 '\r' => out.extend_from_slice(b"\\r"),
                 '\t' => out.extend_from_slice(b"\\t"),
                 control if u32::from(control) < 0x20 => {
-                    write!(out, "\\u{:04x}", u32::from(control))
-                        .expect("writing to memory does not fail");
+                    write!(out, "\\u{:04x}", u32::from(control)).expect("writing to memory does not fail");
                 }
                 other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -187,26 +185,10 @@ mod tests {
         check(&["1e5", "-0"], CellType::Float, &["1e5", "-0.0"]);
         check(&["True", "false"], CellType::Boolean, &["true", "false"]);
         check(&["007", "12"], CellType::String, &["\"007\"", "\"12\""]);
-        check(
-            &["12345678901234567890"],
-            CellType::String,
-            &["\"12345678901234567890\""],
-        );
-        check(
-            &["0.123456789012345678"],
-            CellType::String,
-            &["\"0.123456789012345678\""],
-        );
-        check(
-            &["1e999", ".5", "1.", "+1", "NaN"],
-            CellType::String,
-            &["\"1e999\"", "\".5\"", "\"1.\""],
-        );
-        check(
-            &["a\"b\\\n\u{1}"],
-            CellType::String,
-            &["\"a\\\"b\\\\\\n\\u0001\""],
-        );
+        check(&["12345678901234567890"], CellType::String, &["\"12345678901234567890\""]);
+        check(&["0.123456789012345678"], CellType::String, &["\"0.123456789012345678\""]);
+        check(&["1e999", ".5", "1.", "+1", "NaN"], CellType::String, &["\"1e999\"", "\".5\"", "\"1.\""]);
+        check(&["a\"b\\\n\u{1}"], CellType::String, &["\"a\\\"b\\\\\\n\\u0001\""]);
         check(&[], CellType::String, &[]);
     }
 

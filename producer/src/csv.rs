@@ -34,8 +34,7 @@ impl Record {
 
     /// Returns true when every field by itself is UTF-8: a character must not lie across two of them.
     pub(crate) fn fields_are_text(&self) -> bool {
-        self.text().is_ascii()
-            || (0..self.fields).all(|index| std::str::from_utf8(self.field(index)).is_ok())
+        self.text().is_ascii() || (0..self.fields).all(|index| std::str::from_utf8(self.field(index)).is_ok())
     }
 
     /// Returns the fields with delimiters between them, for messages.
@@ -54,11 +53,7 @@ impl Record {
 
     /// Returns the bytes of all fields.
     pub(crate) fn text(&self) -> &[u8] {
-        if self.fields == 0 {
-            &[]
-        } else {
-            &self.text[..self.ends[self.fields - 1]]
-        }
+        if self.fields == 0 { &[] } else { &self.text[..self.ends[self.fields - 1]] }
     }
 }
 
@@ -95,25 +90,13 @@ pub(crate) struct Place {
 impl CsvReader {
     /// Reads on in a window.
     pub(crate) fn behind(window: Window, delimiter: u8, quote: u8) -> Self {
-        let parser = csv_core::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .quote(quote)
-            .double_quote(true)
-            .build();
-        Self {
-            window,
-            parser,
-            delimiter,
-            quote,
-        }
+        let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).quote(quote).double_quote(true).build();
+        Self { window, parser, delimiter, quote }
     }
 
     /// Returns where the next record begins.
     pub(crate) fn place(&self) -> Place {
-        Place {
-            line: self.window.line + 1,
-            byte: self.window.offset,
-        }
+        Place { line: self.window.line + 1, byte: self.window.offset }
     }
 
     /// Reads the next record into `record`. Empty lines are skipped.
@@ -129,11 +112,8 @@ impl CsvReader {
                 continue;
             }
             let input = &self.window.bytes()[read..];
-            let (result, nin, nout, nend) = self.parser.read_record(
-                input,
-                &mut record.text[written..],
-                &mut record.ends[ends..],
-            );
+            let (result, nin, nout, nend) =
+                self.parser.read_record(input, &mut record.text[written..], &mut record.ends[ends..]);
             read += nin;
             written += nout;
             ends += nend;
@@ -161,12 +141,7 @@ impl CsvReader {
 
     pub(crate) fn skip_empty_lines(&mut self) -> io::Result<()> {
         loop {
-            let blank = self
-                .window
-                .bytes()
-                .iter()
-                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-                .count();
+            let blank = self.window.bytes().iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             let all = blank == self.window.bytes().len();
             self.window.consume(blank);
             if !all || !self.window.more()? {
@@ -189,9 +164,7 @@ impl CsvReader {
 /// Returns what is wrong with the quotes of a record; `None` when nothing is.
 fn quote_fault(raw: &[u8], delimiter: u8, quote: u8) -> Option<&'static str> {
     memchr::memchr(quote, raw)?;
-    let ends_field = |byte: Option<&u8>| {
-        byte.is_none_or(|byte| *byte == delimiter || matches!(byte, b'\r' | b'\n'))
-    };
+    let ends_field = |byte: Option<&u8>| byte.is_none_or(|byte| *byte == delimiter || matches!(byte, b'\r' | b'\n'));
     let mut at = 0;
     loop {
         if raw.get(at) == Some(&quote) {
@@ -210,9 +183,7 @@ fn quote_fault(raw: &[u8], delimiter: u8, quote: u8) -> Option<&'static str> {
                 return Some("text after a closing quote");
             }
         } else {
-            let length = raw[at..]
-                .iter()
-                .position(|byte| ends_field(Some(byte)) || *byte == quote);
+            let length = raw[at..].iter().position(|byte| ends_field(Some(byte)) || *byte == quote);
             at = length.map_or(raw.len(), |length| at + length);
             if raw.get(at) == Some(&quote) {
                 return Some("a quote inside a field that does not begin with one");
@@ -238,13 +209,10 @@ mod tests {
             let place = reader.place();
             match reader.next(&mut record).unwrap() {
                 Next::End => return seen,
-                Next::Bad { reason, .. } => {
-                    seen.push(format!("{}:{}: {reason}", place.line, place.byte))
-                }
+                Next::Bad { reason, .. } => seen.push(format!("{}:{}: {reason}", place.line, place.byte)),
                 Next::Record => {
-                    let fields: Vec<_> = (0..record.len())
-                        .map(|i| String::from_utf8_lossy(record.field(i)).into_owned())
-                        .collect();
+                    let fields: Vec<_> =
+                        (0..record.len()).map(|i| String::from_utf8_lossy(record.field(i)).into_owned()).collect();
                     seen.push(fields.join("|"));
                 }
             }
@@ -253,30 +221,15 @@ mod tests {
 
     #[test]
     fn records_are_taken_apart() {
-        assert_eq!(
-            read(b"a,b\r\n1,\"x,\"\"y\"\"\"\r\n\r\n\"l1\nl2\",\n"),
-            ["a|b", "1|x,\"y\"", "l1\nl2|"]
-        );
+        assert_eq!(read(b"a,b\r\n1,\"x,\"\"y\"\"\"\r\n\r\n\"l1\nl2\",\n"), ["a|b", "1|x,\"y\"", "l1\nl2|"]);
         assert_eq!(read(b"\xef\xbb\xbfa\nb"), ["a", "b"]);
         assert_eq!(read(b""), Vec::<String>::new());
     }
 
     #[test]
     fn a_bad_quote_costs_one_row() {
-        assert_eq!(
-            read(b"a,b\n\"x,1\ny,2\n"),
-            ["a|b", "2:4: a quote is never closed", "y|2"]
-        );
-        assert_eq!(
-            read(b"\"x\"y,1\nz,2\n"),
-            ["1:0: text after a closing quote", "z|2"]
-        );
-        assert_eq!(
-            read(b"5\" disk,1\nz,2\n"),
-            [
-                "1:0: a quote inside a field that does not begin with one",
-                "z|2"
-            ]
-        );
+        assert_eq!(read(b"a,b\n\"x,1\ny,2\n"), ["a|b", "2:4: a quote is never closed", "y|2"]);
+        assert_eq!(read(b"\"x\"y,1\nz,2\n"), ["1:0: text after a closing quote", "z|2"]);
+        assert_eq!(read(b"5\" disk,1\nz,2\n"), ["1:0: a quote inside a field that does not begin with one", "z|2"]);
     }
 }

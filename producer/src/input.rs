@@ -21,11 +21,7 @@ pub enum Input {
 impl Input {
     /// Returns the input that the user named.
     pub fn named(name: &str) -> Self {
-        if name == "-" {
-            Self::Stdin
-        } else {
-            Self::File(name.into())
-        }
+        if name == "-" { Self::Stdin } else { Self::File(name.into()) }
     }
 
     /// Returns the name for messages.
@@ -36,10 +32,10 @@ impl Input {
         }
     }
 
-    /// Returns the path of a file.
+    /// Returns the path of a file that can be read twice; a pipe, named or not, can not.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::File(path) => Some(path),
+            Self::File(path) => Some(path.as_path()).filter(|path| !is_pipe(path)),
             Self::Stdin => None,
         }
     }
@@ -70,6 +66,10 @@ impl Input {
             }
         }
     }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
 fn decompressed(raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {

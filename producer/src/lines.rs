@@ -20,14 +20,7 @@ pub(crate) struct Window {
 impl Window {
     /// Returns a window at the beginning of a stream, behind a byte order mark if there is one.
     pub(crate) fn new(reader: Box<dyn Read + Send>) -> io::Result<Self> {
-        let mut window = Self {
-            reader,
-            buffer: Vec::new(),
-            start: 0,
-            ended: false,
-            offset: 0,
-            line: 0,
-        };
+        let mut window = Self { reader, buffer: Vec::new(), start: 0, ended: false, offset: 0, line: 0 };
         while window.bytes().len() < 3 && window.more()? {}
         if window.bytes().starts_with(b"\xef\xbb\xbf") {
             window.consume(3);
@@ -85,25 +78,14 @@ impl Window {
 
     /// Returns the length of the line at hand without its end, and with it; reads on as needed. `None` at the end of
     /// the stream, `Err(limit)` inside when the line is longer than `limit`.
-    pub(crate) fn line(
-        &mut self,
-        limit: usize,
-    ) -> io::Result<Option<Result<(usize, usize), usize>>> {
+    pub(crate) fn line(&mut self, limit: usize) -> io::Result<Option<Result<(usize, usize), usize>>> {
         let mut searched = 0;
         loop {
             let bytes = self.bytes();
             if let Some(end) = memchr::memchr(b'\n', &bytes[searched..]) {
                 let end = searched + end;
-                let content = if end > 0 && bytes[end - 1] == b'\r' {
-                    end - 1
-                } else {
-                    end
-                };
-                return Ok(Some(if content > limit {
-                    Err(limit)
-                } else {
-                    Ok((content, end + 1))
-                }));
+                let content = if end > 0 && bytes[end - 1] == b'\r' { end - 1 } else { end };
+                return Ok(Some(if content > limit { Err(limit) } else { Ok((content, end + 1)) }));
             }
             searched = bytes.len();
             if searched > limit {

@@ -31,6 +31,7 @@ pub struct Pacer {
     limiter: Option<DefaultDirectRateLimiter>,
     clock: DefaultClock,
     began: Option<(tokio::time::Instant, Timestamp)>,
+    pass: u32,
 }
 
 impl Pacer {
@@ -39,20 +40,12 @@ impl Pacer {
         let limiter = match pace {
             Pace::Rate(Rate::Rows(amount) | Rate::Bytes(amount)) => {
                 let amount = NonZeroU32::new(amount).expect("a rate is above zero");
-                let burst = NonZeroU32::new((amount.get() / SENDS_PER_SECOND).max(1))
-                    .expect("at least one");
-                Some(RateLimiter::direct(
-                    Quota::per_second(amount).allow_burst(burst),
-                ))
+                let burst = NonZeroU32::new((amount.get() / SENDS_PER_SECOND).max(1)).expect("at least one");
+                Some(RateLimiter::direct(Quota::per_second(amount).allow_burst(burst)))
             }
             _ => None,
         };
-        Self {
-            pace,
-            limiter,
-            clock: DefaultClock::default(),
-            began: None,
-        }
+        Self { pace, limiter, clock: DefaultClock::default(), began: None, pass: 0 }
     }
 
     /// Returns the rows and bytes that a batch should have at most, to keep the pace evenly.
@@ -69,24 +62,24 @@ impl Pacer {
     /// Returns how far apart in event time the rows of a batch may be.
     pub fn batch_span(&self) -> Option<Duration> {
         match self.pace {
-            Pace::EventTime { speedup } => Some(Duration::from_secs_f64(
-                speedup / f64::from(SENDS_PER_SECOND),
-            )),
+            Pace::EventTime { speedup } => Some(Duration::from_secs_f64(speedup / f64::from(SENDS_PER_SECOND))),
             _ => None,
         }
     }
 
-    /// Waits until a batch may go out.
-    pub async fn wait(&mut self, rows: usize, bytes: usize, last_time: Option<Timestamp>) {
+    /// Waits until a batch may go out. With every pass over the inputs the event times begin anew.
+    pub async fn wait(&mut self, rows: usize, bytes: usize, last_time: Option<Timestamp>, pass: u32) {
+        if pass != self.pass {
+            self.pass = pass;
+            self.began = None;
+        }
         match self.pace {
             Pace::Unlimited => {}
             Pace::Rate(Rate::Rows(_)) => self.wait_for(rows).await,
             Pace::Rate(Rate::Bytes(_)) => self.wait_for(bytes).await,
             Pace::EventTime { speedup } => {
                 let Some(time) = last_time else { return };
-                let (start, first) = *self
-                    .began
-                    .get_or_insert_with(|| (tokio::time::Instant::now(), time));
+                let (start, first) = *self.began.get_or_insert_with(|| (tokio::time::Instant::now(), time));
                 let after = time.since(first).div_f64(speedup);
                 tokio::time::sleep_until(start + after).await;
             }
@@ -103,9 +96,7 @@ impl Pacer {
                 let cells = NonZeroU32::new(part).expect("above zero");
                 match limiter.check_n(cells) {
                     Ok(Ok(())) => break,
-                    Ok(Err(not_yet)) => {
-                        tokio::time::sleep(not_yet.wait_time_from(self.clock.now())).await
-                    }
+                    Ok(Err(not_yet)) => tokio::time::sleep(not_yet.wait_time_from(self.clock.now())).await,
                     Err(too_many) => part = too_many.0,
                 }
             }

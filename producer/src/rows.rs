@@ -135,10 +135,7 @@ pub struct Rows {
 
 enum Kind {
     Csv(Box<Csv>),
-    Ndjson {
-        window: Window,
-        options: ReadOptions,
-    },
+    Ndjson { window: Window, options: ReadOptions },
     Empty,
 }
 
@@ -172,10 +169,7 @@ impl Rows {
         options: &ReadOptions,
         types: Option<Vec<CellType>>,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Read {
-            name: name.clone(),
-            source,
-        };
+        let failed = |source| Error::Read { name: name.clone(), source };
         let mut window = Window::new(reader).map_err(failed)?;
         let format = match options.format {
             Some(format) => Some(format),
@@ -183,21 +177,13 @@ impl Rows {
         };
         let kind = match format {
             None => Kind::Empty,
-            Some(Format::Ndjson) => Kind::Ndjson {
-                window,
-                options: options.clone(),
-            },
+            Some(Format::Ndjson) => Kind::Ndjson { window, options: options.clone() },
             Some(Format::Csv) => match Csv::open(&name, window, options, types)? {
                 Some(csv) => Kind::Csv(Box::new(csv)),
                 None => Kind::Empty,
             },
         };
-        Ok(Self {
-            name,
-            kind,
-            number: 0,
-            misfits: 0,
-        })
+        Ok(Self { name, kind, number: 0, misfits: 0 })
     }
 
     /// Returns the types of a CSV's columns, to be kept for a resumed run.
@@ -217,23 +203,17 @@ impl Rows {
     ///
     /// # Errors
     /// When the input cannot be read.
-    pub fn next(&mut self) -> Result<Option<Item>, Error> {
+    pub fn read(&mut self) -> Result<Option<Item>, Error> {
         let read = match &mut self.kind {
             Kind::Empty => Ok(None),
             Kind::Csv(csv) => csv.next(&mut self.misfits),
             Kind::Ndjson { window, options } => next_line(window, options),
         };
-        let item = read.map_err(|source| Error::Read {
-            name: self.name.clone(),
-            source,
-        })?;
+        let item = read.map_err(|source| Error::Read { name: self.name.clone(), source })?;
         Ok(item.map(|item| {
             self.number += 1;
             match item {
-                Item::Row(row) => Item::Row(Row {
-                    number: self.number,
-                    ..row
-                }),
+                Item::Row(row) => Item::Row(Row { number: self.number, ..row }),
                 reject => reject,
             }
         }))
@@ -243,10 +223,7 @@ impl Rows {
 /// Looks at the first byte that is not white space.
 fn sniff(window: &mut Window) -> io::Result<Option<Format>> {
     loop {
-        let first = window
-            .bytes()
-            .iter()
-            .find(|byte| !byte.is_ascii_whitespace());
+        let first = window.bytes().iter().find(|byte| !byte.is_ascii_whitespace());
         match first {
             Some(b'{') => return Ok(Some(Format::Ndjson)),
             Some(_) => return Ok(Some(Format::Csv)),
@@ -268,38 +245,25 @@ impl Csv {
         options: &ReadOptions,
         types: Option<Vec<CellType>>,
     ) -> Result<Option<Self>, Error> {
-        let failed = |source| Error::Read {
-            name: name.to_owned(),
-            source,
-        };
+        let failed = |source| Error::Read { name: name.to_owned(), source };
         let mut reader = CsvReader::behind(window, options.delimiter, options.quote);
         let mut record = Record::default();
         let columns = match &options.columns {
             Some(columns) => columns.clone(),
             None => match reader.next(&mut record).map_err(failed)? {
                 Next::Record => (0..record.len())
-                    .map(|index| {
-                        String::from_utf8_lossy(record.field(index))
-                            .trim()
-                            .to_owned()
-                    })
+                    .map(|index| String::from_utf8_lossy(record.field(index)).trim().to_owned())
                     .collect(),
                 Next::End => return Ok(None),
                 Next::Bad { reason, .. } => {
-                    let source = io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("the header is bad: {reason}"),
-                    );
+                    let source = io::Error::new(io::ErrorKind::InvalidData, format!("the header is bad: {reason}"));
                     return Err(failed(source));
                 }
             },
         };
         let mut seen = std::collections::HashSet::new();
         if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
-            return Err(Error::ColumnTwice {
-                name: name.to_owned(),
-                column: twice.clone(),
-            });
+            return Err(Error::ColumnTwice { name: name.to_owned(), column: twice.clone() });
         }
         let find = |wanted: &Option<String>| {
             let Some(wanted) = wanted else {
@@ -354,8 +318,7 @@ impl Csv {
                 Some(Ok(place)) => {
                     bytes += record.text().len() + record.len() * 8;
                     for (index, candidate) in candidates.iter_mut().enumerate() {
-                        let cell = std::str::from_utf8(record.field(index))
-                            .expect("the record was checked");
+                        let cell = std::str::from_utf8(record.field(index)).expect("the record was checked");
                         if !self.is_null(cell) {
                             candidate.see(cell);
                         }
@@ -387,10 +350,7 @@ impl Csv {
             }
             Next::Record => match std::str::from_utf8(record.text()) {
                 Ok(_) if record.fields_are_text() => Ok(place),
-                _ => Err(reject(
-                    "not UTF-8".to_owned(),
-                    &record.joined(self.options.delimiter),
-                )),
+                _ => Err(reject("not UTF-8".to_owned(), &record.joined(self.options.delimiter))),
             },
         }))
     }
@@ -432,30 +392,15 @@ impl Csv {
         }
         body.push(b'}');
         let present = |index: Option<usize>| {
-            index
-                .map(|index| self.cell(record, index))
-                .filter(|cell| !self.is_null(cell))
-                .map(str::to_owned)
+            index.map(|index| self.cell(record, index)).filter(|cell| !self.is_null(cell)).map(str::to_owned)
         };
-        let key = present(self.key);
-        if let Some(reason) = unfit(&body, key.as_deref()) {
+        let (key, own_id) = (present(self.key), present(self.own_id));
+        if let Some(reason) = unfit(&body, key.as_deref(), own_id.as_deref()) {
             let raw = String::from_utf8_lossy(&body[..body.len().min(1024)]).into_owned();
-            return Item::Reject(Reject {
-                line: place.line,
-                byte: place.byte,
-                reason,
-                raw,
-            });
+            return Item::Reject(Reject { line: place.line, byte: place.byte, reason, raw });
         }
         let time = present(self.time).and_then(|cell| self.options.time_format.parse(&cell));
-        Item::Row(Row {
-            number: 0,
-            own_id: present(self.own_id),
-            body_has_id: false,
-            key,
-            time,
-            body,
-        })
+        Item::Row(Row { number: 0, own_id, body_has_id: false, key, time, body })
     }
 
     fn cell<'a>(&self, record: &'a Record, index: usize) -> &'a str {
@@ -468,33 +413,24 @@ impl Csv {
 }
 
 /// Returns why a row cannot be an event.
-fn unfit(body: &[u8], key: Option<&str>) -> Option<String> {
+fn unfit(body: &[u8], key: Option<&str>, id: Option<&str>) -> Option<String> {
     // The id and its label are added later.
     const ROOM_FOR_ID: usize = 1024;
     if body.len() + ROOM_FOR_ID > limits::EVENT_BYTES_MAX {
-        return Some(format!(
-            "the row is over {} bytes",
-            limits::EVENT_BYTES_MAX - ROOM_FOR_ID
-        ));
+        return Some(format!("the row is over {} bytes", limits::EVENT_BYTES_MAX - ROOM_FOR_ID));
     }
-    let long_key = key.is_some_and(|key| key.len() > limits::PARTITION_KEY_BYTES_MAX);
-    long_key.then(|| format!("the key is over {} bytes", limits::PARTITION_KEY_BYTES_MAX))
+    // The id is the key where none is named.
+    let is_long = |text: Option<&str>| text.is_some_and(|text| text.len() > limits::PARTITION_KEY_BYTES_MAX);
+    (is_long(key) || is_long(id))
+        .then(|| format!("the key or the id is over {} bytes", limits::PARTITION_KEY_BYTES_MAX))
 }
 
 fn next_line(window: &mut Window, options: &ReadOptions) -> io::Result<Option<Item>> {
     loop {
-        let place = Place {
-            line: window.line + 1,
-            byte: window.offset,
-        };
+        let place = Place { line: window.line + 1, byte: window.offset };
         let reject = |reason: String, raw: &[u8]| {
             let raw = String::from_utf8_lossy(&raw[..raw.len().min(64 * 1024)]).into_owned();
-            Ok(Some(Item::Reject(Reject {
-                line: place.line,
-                byte: place.byte,
-                reason,
-                raw,
-            })))
+            Ok(Some(Item::Reject(Reject { line: place.line, byte: place.byte, reason, raw })))
         };
         let (content, whole) = match window.line(limits::EVENT_BYTES_MAX)? {
             None => return Ok(None),
@@ -513,33 +449,24 @@ fn next_line(window: &mut Window, options: &ReadOptions) -> io::Result<Option<It
         let Ok(text) = std::str::from_utf8(&line) else {
             return reject("not UTF-8".to_owned(), &line);
         };
-        let mut wanted = Wanted {
-            key: options.key.as_deref(),
-            time: options.time_field.as_deref(),
-            found: Found::default(),
-        };
+        let mut wanted =
+            Wanted { key: options.key.as_deref(), time: options.time_field.as_deref(), found: Found::default() };
         let mut parser = serde_json::Deserializer::from_str(text);
-        let parsed = (&mut parser)
-            .deserialize_map(&mut wanted)
-            .and_then(|()| parser.end());
+        let parsed = (&mut parser).deserialize_map(&mut wanted).and_then(|()| parser.end());
         if let Err(error) = parsed {
             return reject(format!("not a JSON object: {error}"), &line);
         }
-        let Found { key, time, own_id } = wanted.found;
-        if let Some(reason) = unfit(&line, key.as_deref()) {
+        let Found { key, time, own_id, has_id } = wanted.found;
+        if own_id.is_none() && has_id {
+            return reject(format!("its {EVENT_ID_FIELD} is null"), &line);
+        }
+        if let Some(reason) = unfit(&line, key.as_deref(), own_id.as_deref()) {
             return reject(reason, &line[..line.len().min(1024)]);
         }
         let body = line[1..].trim_ascii_start().to_vec();
         let time = time.and_then(|text| options.time_format.parse(&text));
         let body_has_id = own_id.is_some();
-        return Ok(Some(Item::Row(Row {
-            number: 0,
-            body,
-            own_id,
-            body_has_id,
-            key,
-            time,
-        })));
+        return Ok(Some(Item::Row(Row { number: 0, body, own_id, body_has_id, key, time })));
     }
 }
 
@@ -555,6 +482,7 @@ struct Found {
     key: Option<String>,
     time: Option<String>,
     own_id: Option<String>,
+    has_id: bool,
 }
 
 impl<'de> Visitor<'de> for &mut Wanted<'_> {
@@ -584,6 +512,7 @@ impl<'de> Visitor<'de> for &mut Wanted<'_> {
                 self.found.time.clone_from(&text);
             }
             if is_id {
+                self.found.has_id = true;
                 self.found.own_id = text;
             }
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use headwater_common::outcome::{Again, Classified};
 use headwater_common::timestamp::Timestamp;
 use headwater_stream::{Put, Sink};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::input::Input;
 use crate::metrics;
@@ -45,6 +45,8 @@ pub struct Options {
     pub reject_file: PathBuf,
     /// Bytes of a batch at most.
     pub batch_bytes_max: usize,
+    /// Identity of the stream, so that a run is resumed with the stream it began with.
+    pub stream: String,
     /// When the run began, for the ids of rows that come from standard input.
     pub started_at: Timestamp,
 }
@@ -98,10 +100,11 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The thread that reads the inputs panicked.
+    #[error("reading the inputs ended without a result; this is a bug")]
+    ReaderGone,
     /// The stream.
-    #[error(
-        "cannot put events into {url}; {acknowledged} rows of this run are there, `--resume` goes on after them"
-    )]
+    #[error("cannot put events into {url}; {acknowledged} rows of this run are there, `--resume` goes on after them")]
     Put {
         /// The stream's URL.
         url: String,
@@ -125,34 +128,29 @@ pub async fn run(
 ) -> Result<Report, Error> {
     let plan = Plan::make(&options)?;
     let mut state = plan.state.clone();
+    // What an earlier run noted does not hold for this one.
+    note(&options, &state)?;
     let (batches, mut queue) = mpsc::channel(QUEUE_BATCHES);
     let pacer = Pacer::new(options.pace);
     let stop = Arc::new(AtomicBool::new(false));
     let reader = Reader::new(options.clone(), plan, &pacer, Arc::clone(&stop), batches);
-    let reading = tokio::task::spawn_blocking(move || reader.run());
-    let sent = send(
-        &options,
-        sink,
-        progress,
-        &mut state,
-        pacer,
-        &mut queue,
-        &mut shutdown,
-    )
-    .await;
-    // The reader may wait for room in the queue or for the next line; either way it must not go on.
+    // A thread that is not waited for when the run ends early: it may be waiting for a pipe that says nothing.
+    let (finish, reading) = oneshot::channel();
+    std::thread::spawn(move || finish.send(reader.run()));
+    let sent = send(&options, sink, progress, &mut state, pacer, &mut queue, &mut shutdown).await;
     stop.store(true, Ordering::Relaxed);
     drop(queue);
-    let finished = reading
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    let mut report = sent?;
-    let Finished { rejects, misfits } = finished?;
-    report.rejects = rejects;
-    report.misfits = misfits;
+    let (mut report, ended) = sent?;
+    report.rejects = progress.rejects.load(Ordering::Relaxed);
+    if ended {
+        let Finished { rejects, misfits } = reading.await.map_err(|_| Error::ReaderGone)??;
+        report.rejects = rejects;
+        report.misfits = misfits;
+    }
     Ok(report)
 }
 
+/// Sends batches until there are no more (then the second value is true) or the run is to end.
 async fn send(
     options: &Options,
     sink: &dyn Sink,
@@ -161,29 +159,22 @@ async fn send(
     mut pacer: Pacer,
     queue: &mut mpsc::Receiver<Batch>,
     shutdown: &mut watch::Receiver<bool>,
-) -> Result<Report, Error> {
+) -> Result<(Report, bool), Error> {
     let mut report = Report::default();
     loop {
         let batch = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|told| *told) => return Ok(report),
+            _ = shutdown.wait_for(|told| *told) => return Ok((report, false)),
             batch = queue.recv() => batch,
         };
-        let Some(Batch {
-            puts,
-            bytes,
-            state: after,
-            last_time,
-            rejects,
-        }) = batch
-        else {
-            return Ok(report);
+        let Some(Batch { puts, bytes, state: after, last_time, rejects }) = batch else {
+            return Ok((report, true));
         };
         let rows = puts.len();
         tokio::select! {
             biased;
-            _ = shutdown.wait_for(|told| *told) => return Ok(report),
-            () = pacer.wait(rows, bytes, last_time) => {}
+            _ = shutdown.wait_for(|told| *told) => return Ok((report, false)),
+            () = pacer.wait(rows, bytes, last_time, after.pass) => {}
         }
         if rows > 0 {
             put(sink, puts, report.rows).await?;
@@ -197,13 +188,13 @@ async fn send(
         ::metrics::counter!(metrics::EVENTS).increment(rows as u64);
         ::metrics::counter!(metrics::BYTES).increment(bytes as u64);
         *state = after;
-        let path = &options.state_file;
-        state.store(path).map_err(|source| Error::File {
-            action: "note the progress in",
-            path: path.clone(),
-            source,
-        })?;
+        note(options, state)?;
     }
+}
+
+fn note(options: &Options, state: &State) -> Result<(), Error> {
+    let path = &options.state_file;
+    state.store(path).map_err(|source| Error::File { action: "note the progress in", path: path.clone(), source })
 }
 
 async fn put(sink: &dyn Sink, puts: Vec<Put>, acknowledged: u64) -> Result<(), Error> {
@@ -215,11 +206,7 @@ async fn put(sink: &dyn Sink, puts: Vec<Put>, acknowledged: u64) -> Result<(), E
             Err(error) => error,
         };
         if error.again() == Again::WillNotHelp || tries == TRIES {
-            return Err(Error::Put {
-                url: sink.url(),
-                acknowledged,
-                source: error,
-            });
+            return Err(Error::Put { url: sink.url(), acknowledged, source: error });
         }
         tries += 1;
     }
@@ -249,43 +236,26 @@ impl Plan {
             let digest = match input.path() {
                 Some(path) => {
                     let digest = Input::digest(path);
-                    let digest = digest.map_err(|source| Error::File {
-                        action: "read",
-                        path: path.to_owned(),
-                        source,
-                    })?;
+                    let digest =
+                        digest.map_err(|source| Error::File { action: "read", path: path.to_owned(), source })?;
                     format!("{digest:016x}")
                 }
                 // What comes out of a pipe has no digest before it is gone.
                 None => format!("stdin-{}", options.started_at.micros()),
             };
-            files.push(FileState {
-                path: input.name().into(),
-                digest,
-                rows: 0,
-                types: None,
-            });
+            files.push(FileState { path: input.name().into(), digest, rows: 0, types: None });
         }
-        let fresh = State::new(files);
-        let state = if options.resume {
-            Self::resumed(options, &fresh)?
-        } else {
-            fresh
-        };
+        let reading = format!("{:?}", options.read);
+        let fresh = State::new(options.stream.clone(), reading, files);
+        let state = if options.resume { Self::resumed(options, &fresh)? } else { fresh };
         let skip = state.files.iter().map(|file| file.rows).collect();
         let digests = state.files.iter().map(|file| file.digest.clone()).collect();
-        Ok(Self {
-            state,
-            skip,
-            digests,
-        })
+        Ok(Self { state, skip, digests })
     }
 
     fn resumed(options: &Options, fresh: &State) -> Result<State, Error> {
-        if options.inputs.contains(&Input::Stdin) {
-            return Err(Error::CannotResume {
-                reason: "standard input cannot be read again".into(),
-            });
+        if options.inputs.iter().any(|input| input.path().is_none()) {
+            return Err(Error::CannotResume { reason: "a pipe cannot be read again".into() });
         }
         let path = &options.state_file;
         let stored = State::load(path).map_err(|source| Error::File {
@@ -296,13 +266,15 @@ impl Plan {
         let Some(stored) = stored else {
             return Ok(fresh.clone());
         };
-        let names = |state: &State| {
-            state
-                .files
-                .iter()
-                .map(|file| file.path.clone())
-                .collect::<Vec<_>>()
-        };
+        let names = |state: &State| state.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+        if stored.stream != fresh.stream {
+            let reason = format!("{} is of a run to another stream", path.display());
+            return Err(Error::CannotResume { reason });
+        }
+        if stored.reading != fresh.reading {
+            let reason = "the rows were read with other options then".to_owned();
+            return Err(Error::CannotResume { reason });
+        }
         if names(&stored) != names(fresh) {
             let reason = format!("{} is of a run with other files", path.display());
             return Err(Error::CannotResume { reason });
@@ -340,19 +312,15 @@ struct Reader {
     rows_left: Option<u64>,
     rejects: RejectFile,
     misfits: u64,
+    /// Rows handed to the sender, or about to be.
+    sent: u64,
 }
 
 /// Nobody wants more rows.
 struct Enough;
 
 impl Reader {
-    fn new(
-        options: Options,
-        plan: Plan,
-        pacer: &Pacer,
-        stop: Arc<AtomicBool>,
-        batches: mpsc::Sender<Batch>,
-    ) -> Self {
+    fn new(options: Options, plan: Plan, pacer: &Pacer, stop: Arc<AtomicBool>, batches: mpsc::Sender<Batch>) -> Self {
         let (rows_max, bytes_max) = pacer.batch_max();
         Self {
             rows_max: rows_max.min(BATCH_ROWS_MAX),
@@ -371,25 +339,25 @@ impl Reader {
             first_time: None,
             last_time: None,
             misfits: 0,
+            sent: 0,
         }
     }
 
     fn run(mut self) -> Result<Finished, Error> {
+        let mut resumed = self.skip.iter().any(|rows| *rows > 0);
         loop {
-            let merged = self.options.inputs.len() > 1
-                && matches!(self.options.pace, Pace::EventTime { .. });
-            let before = self.state.files.iter().map(|file| file.rows).sum::<u64>();
-            let passed = if merged {
-                self.merge()?
-            } else {
-                self.one_after_the_other()?
-            };
-            let read = self.state.files.iter().map(|file| file.rows).sum::<u64>() > before;
-            if passed.is_err()
-                || !self.options.repeat
-                || self.options.inputs.contains(&Input::Stdin)
-                || !read
-            {
+            let merged = self.options.inputs.len() > 1 && matches!(self.options.pace, Pace::EventTime { .. });
+            let sent_before = self.sent;
+            let passed = if merged { self.merge()? } else { self.one_after_the_other()? };
+            let pipes = self.options.inputs.iter().any(|input| input.path().is_none());
+            // A pass that gave no row, unless all of it was skipped, would give none again.
+            let fruitless = self.sent == sent_before && self.skip.iter().all(|rows| *rows == 0) && !resumed;
+            resumed = false;
+            if passed.is_err() || !self.options.repeat || pipes || fruitless {
+                break;
+            }
+            // The event times of the next pass begin anew.
+            if self.flush()?.is_err() {
                 break;
             }
             self.state.pass += 1;
@@ -398,16 +366,13 @@ impl Reader {
         }
         // When nobody wants the last rows, the run was ended from outside.
         let _ = self.flush()?;
-        Ok(Finished {
-            rejects: self.rejects.count,
-            misfits: self.misfits,
-        })
+        Ok(Finished { rejects: self.rejects.count, misfits: self.misfits })
     }
 
     fn one_after_the_other(&mut self) -> Result<Result<(), Enough>, Error> {
         for index in 0..self.options.inputs.len() {
             let mut rows = self.open(index)?;
-            while let Some(item) = rows.next()? {
+            while let Some(item) = rows.read()? {
                 if self.take(index, item)?.is_err() {
                     self.misfits += rows.misfits();
                     return Ok(Err(Enough));
@@ -423,7 +388,7 @@ impl Reader {
         let mut sources = Vec::new();
         for index in 0..self.options.inputs.len() {
             let mut rows = self.open(index)?;
-            let head = rows.next()?;
+            let head = rows.read()?;
             sources.push((rows, head));
         }
         let time_of = |item: &Item| match item {
@@ -431,13 +396,10 @@ impl Reader {
             Item::Reject(_) => None,
         };
         loop {
-            let heads = sources
-                .iter()
-                .enumerate()
-                .filter_map(|(i, (_, head))| Some((time_of(head.as_ref()?), i)));
+            let heads = sources.iter().enumerate().filter_map(|(i, (_, head))| Some((time_of(head.as_ref()?), i)));
             let Some((_, index)) = heads.min() else { break };
             let (rows, head) = &mut sources[index];
-            let next = rows.next()?;
+            let next = rows.read()?;
             let item = std::mem::replace(head, next).expect("the earliest is there");
             if self.take(index, item)?.is_err() {
                 return Ok(Err(Enough));
@@ -450,10 +412,7 @@ impl Reader {
     fn open(&mut self, index: usize) -> Result<Rows, Error> {
         let input = &self.options.inputs[index];
         let name = input.name();
-        let reader = input.open().map_err(|source| rows::Error::Read {
-            name: name.clone(),
-            source,
-        })?;
+        let reader = input.open().map_err(|source| rows::Error::Read { name: name.clone(), source })?;
         let types = self.state.files[index].types.clone();
         let rows = Rows::open(name, reader, &self.options.read, types)?;
         self.state.files[index].types = rows.types().map(<[_]>::to_vec);
@@ -474,8 +433,7 @@ impl Reader {
         let row = match item {
             Item::Reject(reject) => {
                 self.state.files[index].rows += 1;
-                self.rejects
-                    .write(&self.options.inputs[index].name(), &reject)?;
+                self.rejects.write(&self.options.inputs[index].name(), &reject)?;
                 return Ok(Ok(()));
             }
             Item::Row(row) => row,
@@ -486,13 +444,9 @@ impl Reader {
         let time = row.time;
         let put = self.event(index, row);
         let bytes = put.payload.len() + put.partition_key.len();
-        let too_far = self
-            .span_max
-            .zip(self.first_time)
-            .zip(time)
-            .is_some_and(|((span, first), t)| t.since(first) > span);
-        let full =
-            self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
+        let too_far =
+            self.span_max.zip(self.first_time).zip(time).is_some_and(|((span, first), t)| t.since(first) > span);
+        let full = self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
         if full && !self.puts.is_empty() && self.flush()?.is_err() {
             return Ok(Err(Enough));
         }
@@ -501,20 +455,14 @@ impl Reader {
         self.last_time = time.or(self.last_time);
         self.bytes += bytes;
         self.puts.push(put);
-        Ok(Ok(()))
+        self.sent += 1;
+        // Not one row more is read than is wanted: the next may never come.
+        Ok(if self.rows_left == Some(0) { Err(Enough) } else { Ok(()) })
     }
 
     fn event(&self, index: usize, row: Row) -> Put {
-        let Row {
-            number,
-            body,
-            own_id,
-            body_has_id,
-            key,
-            ..
-        } = row;
-        let id = own_id
-            .unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
+        let Row { number, body, own_id, body_has_id, key, .. } = row;
+        let id = own_id.unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
         let mut payload = Vec::with_capacity(body.len() + id.len() + 20);
         payload.push(b'{');
         if !body_has_id {
@@ -526,10 +474,7 @@ impl Reader {
             }
         }
         payload.extend_from_slice(&body);
-        Put {
-            partition_key: Bytes::from(key.unwrap_or(id)),
-            payload: Bytes::from(payload),
-        }
+        Put { partition_key: Bytes::from(key.unwrap_or(id)), payload: Bytes::from(payload) }
     }
 
     /// Hands the rows at hand to the sender. What was rejected before them is on disk before they count as done.
@@ -556,36 +501,19 @@ struct RejectFile {
 
 impl RejectFile {
     fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            file: None,
-            count: 0,
-        }
+        Self { path, file: None, count: 0 }
     }
 
     fn write(&mut self, input: &str, reject: &Reject) -> Result<(), Error> {
-        let failed = |source| Error::File {
-            action: "write",
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| Error::File { action: "write", path: self.path.clone(), source };
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&self.path)
-                    .map_err(failed)?;
+                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
                 self.file.insert(BufWriter::new(file))
             }
         };
-        let Reject {
-            line,
-            byte,
-            reason,
-            raw,
-        } = reject;
+        let Reject { line, byte, reason, raw } = reject;
         let entry = serde_json::json!({"file": input, "line": line, "byte": byte, "reason": reason, "raw": raw});
         writeln!(file, "{entry}").map_err(failed)?;
         self.count += 1;
@@ -596,10 +524,6 @@ impl RejectFile {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        file.flush().map_err(|source| Error::File {
-            action: "write",
-            path: self.path.clone(),
-            source,
-        })
+        file.flush().map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
     }
 }

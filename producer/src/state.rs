@@ -15,6 +15,10 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct State {
     version: u32,
+    /// Identity of the stream that the rows went to.
+    pub stream: String,
+    /// How the rows were read: other options give other rows.
+    pub reading: String,
     /// The inputs, in the order they were named.
     pub files: Vec<FileState>,
     /// Passes over the inputs that are done.
@@ -37,12 +41,8 @@ pub struct FileState {
 
 impl State {
     /// Returns the state of a run that begins.
-    pub fn new(files: Vec<FileState>) -> Self {
-        Self {
-            version: VERSION,
-            files,
-            pass: 0,
-        }
+    pub fn new(stream: String, reading: String, files: Vec<FileState>) -> Self {
+        Self { version: VERSION, stream, reading, files, pass: 0 }
     }
 
     /// Reads a stored state; `None` when there is none.
@@ -55,11 +55,7 @@ impl State {
             other => other?,
         };
         let state: Self = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-        if state.version == VERSION {
-            Ok(Some(state))
-        } else {
-            Err(io::Error::other("it has another version"))
-        }
+        if state.version == VERSION { Ok(Some(state)) } else { Err(io::Error::other("it has another version")) }
     }
 
     /// Stores the state; a kill leaves the old one or the new one.
@@ -72,10 +68,7 @@ impl State {
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".new");
-        std::fs::write(
-            &temporary,
-            serde_json::to_vec(self).map_err(io::Error::other)?,
-        )?;
+        std::fs::write(&temporary, serde_json::to_vec(self).map_err(io::Error::other)?)?;
         std::fs::rename(&temporary, path)
     }
 }

@@ -64,17 +64,11 @@ impl Engine {
     /// # Errors
     /// When the lake cannot be read.
     pub async fn open(store: &LakeStore) -> Result<Self, Error> {
-        let config = SessionConfig::new()
-            .with_information_schema(true)
-            .with_collect_statistics(true);
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_limit(MEMORY_BYTES_MAX, 1.0)
-            .build_arc()?;
+        let config = SessionConfig::new().with_information_schema(true).with_collect_statistics(true);
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES_MAX, 1.0).build_arc()?;
         let context = SessionContext::new_with_config_rt(config, runtime);
         let url = ObjectStoreUrl::parse(STORE_URL)?;
-        context
-            .runtime_env()
-            .register_object_store(url.as_ref(), Arc::clone(store.objects()));
+        context.runtime_env().register_object_store(url.as_ref(), Arc::clone(store.objects()));
         let mut totals = Vec::new();
         for table in generation::tables(store).await? {
             let generation = generation::open_live(store, &table).await?;
@@ -85,10 +79,7 @@ impl Engine {
                 let provider = LakeTable::new(view, url.clone());
                 let (files, bytes) = provider.totals();
                 let name = sql_name(&table, output);
-                context.register_table(
-                    datafusion::common::TableReference::bare(name.clone()),
-                    Arc::new(provider),
-                )?;
+                context.register_table(datafusion::common::TableReference::bare(name.clone()), Arc::new(provider))?;
                 totals.push((name, files, bytes));
             }
         }
@@ -102,10 +93,7 @@ impl Engine {
 
     /// Returns the files and bytes of the tables that a plan reads.
     pub fn totals(&self, names: &HashSet<String>) -> Scanned {
-        let named = self
-            .totals
-            .iter()
-            .filter(|(name, _, _)| names.contains(name));
+        let named = self.totals.iter().filter(|(name, _, _)| names.contains(name));
         named.fold(Scanned::default(), |sum, (_, files, bytes)| Scanned {
             files: sum.files + files,
             bytes: sum.bytes + bytes,
@@ -117,10 +105,7 @@ impl Engine {
     /// # Errors
     /// When it is no statement, is not read-only, or names what is not there.
     pub async fn query(&self, sql: &str) -> Result<(Answer, HashSet<String>), Error> {
-        let read_only = SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false);
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = self.context.sql_with_options(sql, read_only).await?;
         let mut names = HashSet::new();
         frame.logical_plan().apply_with_subqueries(|node| {
@@ -147,33 +132,19 @@ impl Answer {
 pub fn scanned(plan: &Arc<dyn ExecutionPlan>) -> Scanned {
     let mut files = HashSet::new();
     let bytes = bytes_scanned(plan, &mut files);
-    Scanned {
-        files: files.len() as u64,
-        bytes,
-    }
+    Scanned { files: files.len() as u64, bytes }
 }
 
 /// Adds up the bytes and notes the files; a large file may be in several groups.
 fn bytes_scanned(plan: &Arc<dyn ExecutionPlan>, files: &mut HashSet<String>) -> u64 {
-    let bytes = plan
-        .metrics()
-        .and_then(|metrics| metrics.sum_by_name("bytes_scanned"));
-    let source = plan
-        .downcast_ref::<DataSourceExec>()
-        .and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
+    let bytes = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned"));
+    let source =
+        plan.downcast_ref::<DataSourceExec>().and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
     for group in source.map_or(&[][..], |scan| &scan.file_groups) {
-        files.extend(
-            group
-                .iter()
-                .map(|file| file.object_meta.location.to_string()),
-        );
+        files.extend(group.iter().map(|file| file.object_meta.location.to_string()));
     }
     let own = bytes.map_or(0, |bytes| bytes.as_usize() as u64);
-    own + plan
-        .children()
-        .into_iter()
-        .map(|child| bytes_scanned(child, files))
-        .sum::<u64>()
+    own + plan.children().into_iter().map(|child| bytes_scanned(child, files)).sum::<u64>()
 }
 
 fn sql_name(table: &TableName, output: Output) -> String {

@@ -77,28 +77,21 @@ pub async fn write(
                 let room = TABLE_ROWS_MAX - kept;
                 let batch = batch.slice(0, batch.num_rows().min(room));
                 kept += batch.num_rows();
-                shown.push(batch);
+                // An empty slice would keep the whole batch in memory.
+                if room > 0 {
+                    shown.push(batch);
+                }
             }
             if shown.is_empty() {
                 shown.push(RecordBatch::new_empty(schema));
             }
-            writeln!(
-                out,
-                "{}",
-                pretty_format_batches_with_options(&shown, &FormatOptions::default())?
-            )?;
+            writeln!(out, "{}", pretty_format_batches_with_options(&shown, &FormatOptions::default())?)?;
             if count > kept as u64 {
-                writeln!(
-                    out,
-                    "… and {} more rows; --output csv or json writes all",
-                    count - kept as u64
-                )?;
+                writeln!(out, "… and {} more rows; --output csv or json writes all", count - kept as u64)?;
             }
         }
         Format::Csv => {
-            let mut writer = arrow_csv::WriterBuilder::new()
-                .with_header(true)
-                .build(&mut *out);
+            let mut writer = arrow_csv::WriterBuilder::new().with_header(true).build(&mut *out);
             let flat = flat_schema(&schema);
             // The header is there even when no row is.
             writer.write(&RecordBatch::new_empty(Arc::clone(&flat)))?;
@@ -109,9 +102,7 @@ pub async fn write(
             }
         }
         Format::Json => {
-            let mut writer = WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, JsonArray>(&mut *out);
+            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(Error::from)?;
                 count += batch.num_rows() as u64;
@@ -136,15 +127,10 @@ fn flat_schema(schema: &SchemaRef) -> SchemaRef {
             Arc::clone(field)
         }
     };
-    Arc::new(Schema::new(
-        schema.fields().iter().map(field).collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
-fn flatten(
-    batch: &RecordBatch,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, arrow_schema::ArrowError> {
+fn flatten(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow_schema::ArrowError> {
     let flat = |column: &ArrayRef| -> Result<ArrayRef, arrow_schema::ArrowError> {
         if !column.data_type().is_nested() {
             return Ok(Arc::clone(column));
@@ -152,9 +138,7 @@ fn flatten(
         let options = FormatOptions::default();
         let formatter = ArrayFormatter::try_new(column, &options)?;
         let text = |row| (!column.is_null(row)).then(|| formatter.value(row).to_string());
-        Ok(Arc::new(
-            (0..column.len()).map(text).collect::<StringArray>(),
-        ))
+        Ok(Arc::new((0..column.len()).map(text).collect::<StringArray>()))
     };
     let columns = batch.columns().iter().map(flat).collect::<Result<_, _>>()?;
     RecordBatch::try_new(Arc::clone(schema), columns)

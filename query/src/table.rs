@@ -50,58 +50,30 @@ struct TableFile {
 impl LakeTable {
     pub(crate) fn new(view: TableView, url: ObjectStoreUrl) -> Self {
         let file_schema: SchemaRef = Arc::new(view.schema.arrow_schema());
-        let keys = view
-            .keys
-            .iter()
-            .map(|key| Arc::new(Field::new(&key.column, type_of(key), true)));
-        let schema = TableSchema::builder(Arc::clone(&file_schema))
-            .with_table_partition_cols(keys.collect::<Vec<_>>())
-            .build();
-        let files = view
-            .files
-            .into_iter()
-            .map(|file| table_file(file, &view.keys, &file_schema))
-            .collect();
+        let keys = view.keys.iter().map(|key| Arc::new(Field::new(&key.column, type_of(key), true)));
+        let schema =
+            TableSchema::builder(Arc::clone(&file_schema)).with_table_partition_cols(keys.collect::<Vec<_>>()).build();
+        let files = view.files.into_iter().map(|file| table_file(file, &view.keys, &file_schema)).collect();
         Self { url, schema, files }
     }
 
     /// Returns how many files and bytes the table has.
     pub(crate) fn totals(&self) -> (u64, u64) {
-        (
-            self.files.len() as u64,
-            self.files.iter().map(|file| file.meta.size).sum(),
-        )
+        (self.files.len() as u64, self.files.iter().map(|file| file.meta.size).sum())
     }
 }
 
 fn type_of(key: &PartitionKey) -> DataType {
-    if key.kind == Key::Date {
-        DataType::Date32
-    } else {
-        DataType::Int32
-    }
+    if key.kind == Key::Date { DataType::Date32 } else { DataType::Int32 }
 }
 
 fn table_file(file: LiveFile, keys: &[PartitionKey], schema: &SchemaRef) -> TableFile {
-    let partition = keys
-        .iter()
-        .map(|key| partition_value(key, file.partition.get(&key.column)));
-    let last_modified =
-        chrono::DateTime::from_timestamp_millis(file.modified_millis).unwrap_or_default();
+    let partition = keys.iter().map(|key| partition_value(key, file.partition.get(&key.column)));
+    let last_modified = chrono::DateTime::from_timestamp_millis(file.modified_millis).unwrap_or_default();
     let partition = partition.collect();
     let statistics = Arc::new(statistics_of(&file, schema));
-    let meta = ObjectMeta {
-        location: file.key,
-        last_modified,
-        size: file.size,
-        e_tag: None,
-        version: None,
-    };
-    TableFile {
-        meta,
-        partition,
-        statistics,
-    }
+    let meta = ObjectMeta { location: file.key, last_modified, size: file.size, e_tag: None, version: None };
+    TableFile { meta, partition, statistics }
 }
 
 fn partition_value(key: &PartitionKey, text: Option<&String>) -> ScalarValue {
@@ -110,9 +82,7 @@ fn partition_value(key: &PartitionKey, text: Option<&String>) -> ScalarValue {
     };
     match key.kind {
         Key::Date => {
-            let days = Format::Text
-                .parse(text)
-                .map(|time| time.micros().div_euclid(86_400_000_000));
+            let days = Format::Text.parse(text).map(|time| time.micros().div_euclid(86_400_000_000));
             ScalarValue::Date32(days.and_then(|days| i32::try_from(days).ok()))
         }
         _ => ScalarValue::Int32(text.parse().ok()),
@@ -123,18 +93,12 @@ fn partition_value(key: &PartitionKey, text: Option<&String>) -> ScalarValue {
 /// off, and floats know nothing of NaN.
 fn statistics_of(file: &LiveFile, schema: &Schema) -> Statistics {
     let column = |field: &Arc<Field>| {
-        let of = |what: &str| {
-            file.statistics
-                .get(what)
-                .and_then(|values| values.get(field.name()))
-        };
+        let of = |what: &str| file.statistics.get(what).and_then(|values| values.get(field.name()));
         let bound = |what: &str| match of(what).and_then(|value| scalar(field.data_type(), value)) {
             Some(value) => Precision::Inexact(value),
             None => Precision::Absent,
         };
-        let nulls = of("nullCount")
-            .and_then(Value::as_u64)
-            .and_then(|count| usize::try_from(count).ok());
+        let nulls = of("nullCount").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
         ColumnStatistics {
             null_count: nulls.map_or(Precision::Absent, Precision::Exact),
             min_value: bound("minValues"),
@@ -152,30 +116,16 @@ fn statistics_of(file: &LiveFile, schema: &Schema) -> Statistics {
 
 fn scalar(kind: &DataType, value: &Value) -> Option<ScalarValue> {
     match kind {
-        DataType::Int64 => value
-            .as_i64()
-            .map(|integer| ScalarValue::Int64(Some(integer))),
-        DataType::Float64 => value
-            .as_f64()
-            .map(|float| ScalarValue::Float64(Some(float))),
-        DataType::Utf8 => value
-            .as_str()
-            .map(|text| ScalarValue::Utf8(Some(text.to_owned()))),
+        DataType::Int64 => value.as_i64().map(|integer| ScalarValue::Int64(Some(integer))),
+        DataType::Float64 => value.as_f64().map(|float| ScalarValue::Float64(Some(float))),
+        DataType::Utf8 => value.as_str().map(|text| ScalarValue::Utf8(Some(text.to_owned()))),
         DataType::Timestamp(_, zone) => {
             let time = Format::Text.parse(value.as_str()?)?;
-            Some(ScalarValue::TimestampMicrosecond(
-                Some(time.micros()),
-                zone.clone(),
-            ))
+            Some(ScalarValue::TimestampMicrosecond(Some(time.micros()), zone.clone()))
         }
         DataType::Date32 => {
-            let days = Format::Text
-                .parse(value.as_str()?)?
-                .micros()
-                .div_euclid(86_400_000_000);
-            i32::try_from(days)
-                .ok()
-                .map(|days| ScalarValue::Date32(Some(days)))
+            let days = Format::Text.parse(value.as_str()?)?.micros().div_euclid(86_400_000_000);
+            i32::try_from(days).ok().map(|days| ScalarValue::Date32(Some(days)))
         }
         _ => None,
     }
@@ -191,10 +141,7 @@ impl TableProvider for LakeTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -207,12 +154,7 @@ impl TableProvider for LakeTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
         let keep = self.prune(state, &schema, filters)?;
-        let kept = self
-            .files
-            .iter()
-            .zip(keep)
-            .filter(|(_, keep)| *keep)
-            .map(|(file, _)| file);
+        let kept = self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file);
         let files: Vec<PartitionedFile> = kept
             .map(|file| {
                 PartitionedFile::new_from_meta(file.meta.clone())
@@ -221,14 +163,9 @@ impl TableProvider for LakeTable {
             })
             .collect();
         if files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(
-                &schema, projection,
-            )?)));
+            return Ok(Arc::new(EmptyExec::new(project_schema(&schema, projection)?)));
         }
-        let merged = Statistics::try_merge_iter(
-            files.iter().filter_map(|file| file.statistics.as_deref()),
-            &schema,
-        )?;
+        let merged = Statistics::try_merge_iter(files.iter().filter_map(|file| file.statistics.as_deref()), &schema)?;
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet)
             .with_metadata_size_hint(64 * 1024);
@@ -245,12 +182,7 @@ impl TableProvider for LakeTable {
 
 impl LakeTable {
     /// Says which files a filter can match.
-    fn prune(
-        &self,
-        state: &dyn Session,
-        schema: &SchemaRef,
-        filters: &[Expr],
-    ) -> Result<Vec<bool>> {
+    fn prune(&self, state: &dyn Session, schema: &SchemaRef, filters: &[Expr]) -> Result<Vec<bool>> {
         let all = vec![true; self.files.len()];
         let Some(filter) = conjunction(filters.iter().cloned()) else {
             return Ok(all);
@@ -266,12 +198,7 @@ impl LakeTable {
         let Some(predicate) = predicate else {
             return Ok(all);
         };
-        Ok(predicate
-            .prune(&FileStatistics {
-                schema,
-                files: &self.files,
-            })
-            .unwrap_or(all))
+        Ok(predicate.prune(&FileStatistics { schema, files: &self.files }).unwrap_or(all))
     }
 }
 
@@ -281,11 +208,7 @@ struct FileStatistics<'a> {
 }
 
 impl FileStatistics<'_> {
-    fn bounds(
-        &self,
-        column: &Column,
-        pick: impl Fn(&ColumnStatistics) -> &Precision<ScalarValue>,
-    ) -> Option<ArrayRef> {
+    fn bounds(&self, column: &Column, pick: impl Fn(&ColumnStatistics) -> &Precision<ScalarValue>) -> Option<ArrayRef> {
         let (index, field) = self.schema.column_with_name(&column.name)?;
         // A file of floats may hold NaN, which is above every bound.
         if field.data_type() == &DataType::Float64 {
@@ -318,12 +241,7 @@ impl PruningStatistics for FileStatistics<'_> {
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        let counts = self.files.iter().map(|file| {
-            file.statistics
-                .num_rows
-                .get_value()
-                .map(|rows| *rows as u64)
-        });
+        let counts = self.files.iter().map(|file| file.statistics.num_rows.get_value().map(|rows| *rows as u64));
         Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 

@@ -26,18 +26,14 @@ use crate::{signals, telemetry};
 pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let progress = Arc::new(Progress::default());
-    let metrics =
-        telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
+    let metrics = telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
     let consumer = open(&options, Arc::clone(&progress)).await?;
 
     let watched = Arc::clone(&progress);
     let bounded = options.until_caught_up;
     let shown = progress::show("events read", move || {
         let total = bounded.then(|| watched.events_to_read.load(Ordering::Relaxed));
-        Reading {
-            done: watched.events_read.load(Ordering::Relaxed),
-            total,
-        }
+        Reading { done: watched.events_read.load(Ordering::Relaxed), total }
     });
     let began = SystemClock.now();
     let result = consumer.run(shutdown).await;
@@ -46,23 +42,14 @@ pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
         server.stop().await?;
     }
     result?;
-    report(
-        &options,
-        &progress,
-        SystemClock.now().since(began).as_secs_f64(),
-    );
+    report(&options, &progress, SystemClock.now().since(began).as_secs_f64());
     Ok(())
 }
 
 /// Opens the stream and the table, and refuses what does not belong together.
 pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
     let StreamUrl::Log(path) = &options.from;
-    let log = Log::open(
-        path,
-        LogOptions {
-            map_bytes: options.log_map_size.as_usize(),
-        },
-    )?;
+    let log = Log::open(path, LogOptions { map_bytes: options.log_map_size.as_usize() })?;
     let source: Arc<dyn Source> = Arc::new(log);
     let store = LakeStore::on_disk(&options.lake)?;
     let pipeline = pipeline(options);
@@ -71,37 +58,25 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         pipeline.hash(),
         pipeline.partition_by.clone(),
         options.lanes,
-        stream_facts(source.as_ref(), options.start.0)
-            .await
-            .context("look at the stream")?,
+        stream_facts(source.as_ref(), options.start.0).await.context("look at the stream")?,
     );
     let generation = Arc::new(generation::open_or_create(&store, &options.table, wanted).await?);
     if generation.description.lanes != options.lanes {
         let lanes = generation.description.lanes;
-        tracing::warn!(
-            lanes,
-            "the table was made with another number of lanes and keeps it"
-        );
+        tracing::warn!(lanes, "the table was made with another number of lanes and keeps it");
     }
     Ok(Consumer {
         source,
         generation,
         pipeline,
         limits: limits(options),
-        until: if options.until_caught_up {
-            Until::CaughtUp
-        } else {
-            Until::Forever
-        },
+        until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
         clock: Arc::new(SystemClock),
         progress,
     })
 }
 
-async fn stream_facts(
-    source: &dyn Source,
-    start: StartAt,
-) -> Result<StreamFacts, headwater_stream::Error> {
+async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
     let mut positions = BTreeMap::new();
     for shard in source.shards().await? {
         // From the beginning means from wherever the beginning is when the first event is read.
@@ -146,15 +121,13 @@ fn limits(options: &Consume) -> Limits {
 /// Ready while no event has waited too long to be committed.
 fn readiness(options: &Consume, progress: &Arc<Progress>) -> telemetry::Readiness {
     let (age, progress) = (options.ready_age, Arc::clone(progress));
-    Arc::new(
-        move || match progress.oldest_unflushed_micros.load(Ordering::Relaxed) {
-            0 => true,
-            micros => {
-                let oldest = Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
-                SystemClock.now().since(oldest) <= age
-            }
-        },
-    )
+    Arc::new(move || match progress.oldest_unflushed_micros.load(Ordering::Relaxed) {
+        0 => true,
+        micros => {
+            let oldest = Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
+            SystemClock.now().since(oldest) <= age
+        }
+    })
 }
 
 fn report(options: &Consume, progress: &Progress, seconds: f64) {
@@ -169,9 +142,6 @@ fn report(options: &Consume, progress: &Progress, seconds: f64) {
         options.table
     ));
     if letters > 0 {
-        crate::say(&format!(
-            "{letters} of them are dead letters, in table {}__dead_letters",
-            options.table
-        ));
+        crate::say(&format!("{letters} of them are dead letters, in table {}__dead_letters", options.table));
     }
 }

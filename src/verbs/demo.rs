@@ -10,10 +10,7 @@ use crate::cli::{Cli, Command, Demo};
 const SAMPLE: &str = include_str!("../../samples/rides.csv");
 
 const QUERIES: [(&str, &str); 3] = [
-    (
-        "How many rides, and how far?",
-        "SELECT count(*) AS rides, round(sum(distance_km), 1) AS km FROM rides",
-    ),
+    ("How many rides, and how far?", "SELECT count(*) AS rides, round(sum(distance_km), 1) AS km FROM rides"),
     (
         "Where do rides begin?",
         "SELECT station, count(*) AS rides, round(avg(minutes), 1) AS minutes FROM rides GROUP BY station ORDER BY \
@@ -31,11 +28,7 @@ pub(crate) async fn run(options: Demo) -> anyhow::Result<()> {
     let began = SystemClock.now();
     let folder = match options.folder {
         Some(folder) => folder,
-        None => tempfile::Builder::new()
-            .prefix("headwater-demo-")
-            .tempdir()
-            .context("make a folder")?
-            .keep(),
+        None => tempfile::Builder::new().prefix("headwater-demo-").tempdir().context("make a folder")?.keep(),
     };
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let at = |name: &str| folder.join(name).display().to_string();
@@ -74,44 +67,16 @@ pub(crate) async fn run(options: Demo) -> anyhow::Result<()> {
     }
     step("the stream becomes a table, exactly once", consume.clone()).await?;
     for (question, sql) in QUERIES {
-        step(
-            question,
-            vec![
-                "query".into(),
-                sql.to_owned(),
-                "--lake".into(),
-                lake.clone(),
-            ],
-        )
-        .await?;
+        step(question, vec!["query".into(), sql.to_owned(), "--lake".into(), lake.clone()]).await?;
     }
-    step(
-        "every event is accounted for",
-        vec![
-            "verify".into(),
-            "--full".into(),
-            "--lake".into(),
-            lake.clone(),
-        ],
-    )
-    .await?;
+    step("every event is accounted for", vec!["verify".into(), "--full".into(), "--lake".into(), lake.clone()]).await?;
 
     let seconds = SystemClock.now().since(began).as_secs_f64();
-    crate::say(&format!(
-        "\nThat took {seconds:.1} s. All of it is in {}. Try next:",
-        folder.display()
-    ));
-    crate::say(&format!(
-        "  headwater query \"SELECT * FROM rides LIMIT 5\" --lake {lake}"
-    ));
+    crate::say(&format!("\nThat took {seconds:.1} s. All of it is in {}. Try next:", folder.display()));
+    crate::say(&format!("  headwater query \"SELECT * FROM rides LIMIT 5\" --lake {lake}"));
     crate::say(&format!("  headwater status --from {stream} --lake {lake}"));
-    crate::say(&format!(
-        "  headwater produce {csv} --to {stream} --rate 500/s --loop   # and, in another shell:"
-    ));
-    crate::say(&format!(
-        "  headwater {}",
-        consume[..consume.len() - 1].join(" ")
-    ));
+    crate::say(&format!("  headwater produce {csv} --to {stream} --rate 500/s --loop   # and, in another shell:"));
+    crate::say(&format!("  headwater {}", consume[..consume.len() - 1].join(" ")));
     Ok(())
 }
 
@@ -128,9 +93,5 @@ async fn step(what: &str, words: Vec<String>) -> anyhow::Result<()> {
 }
 
 fn shell_word(word: &str) -> String {
-    if word.contains([' ', '*', '(']) {
-        format!("\"{word}\"")
-    } else {
-        word.to_owned()
-    }
+    if word.contains([' ', '*', '(']) { format!("\"{word}\"") } else { word.to_owned() }
 }

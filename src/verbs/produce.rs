@@ -7,14 +7,17 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::quantity::Bytes;
+use headwater_common::timestamp::Timestamp;
 use headwater_producer::input::Input;
 use headwater_producer::pace::Pace;
 use headwater_producer::rows::{Format, ReadOptions};
 use headwater_producer::{Options, Progress, Report};
+use headwater_stream::Source;
 use headwater_stream::embedded::{Log, LogSink, Options as LogOptions, Retention, SyncPolicy};
 use headwater_stream::url::StreamUrl;
 
 use crate::cli::{FileFormat, Produce};
+use crate::config::BadSetting;
 use crate::progress::{self, Reading};
 use crate::{signals, telemetry};
 
@@ -23,67 +26,49 @@ pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let metrics = telemetry::serve_metrics(options.metrics_listen, Arc::new(|| true)).await?;
     let StreamUrl::Log(path) = &options.to;
-    let log_options = LogOptions {
-        map_bytes: options.log_map_size.as_usize(),
-    };
+    let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
     let log = Log::open_or_create(path, log_options, options.shards)?;
-    let policy = options
-        .sync_every
-        .map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);
-    let retention = Retention {
-        age_max: options.retention,
-        bytes_max: options.retention_bytes.map(|Bytes(bytes)| bytes),
-    };
+    let policy = options.sync_every.map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);
+    let retention =
+        Retention { age_max: options.retention, bytes_max: options.retention_bytes.map(|Bytes(bytes)| bytes) };
+    let stream = log.identity().0;
     let sink = LogSink::start(log, policy, retention, Arc::new(SystemClock));
 
     let progress = Arc::new(Progress::default());
     let watched = Arc::clone(&progress);
     let limit = options.limit;
-    let shown = progress::show("rows sent", move || Reading {
-        done: watched.rows.load(Ordering::Relaxed),
-        total: limit,
-    });
+    let shown =
+        progress::show("rows sent", move || Reading { done: watched.rows.load(Ordering::Relaxed), total: limit });
     let started_at = SystemClock.now();
     let to = options.to.to_string();
     let reject_file = options.reject_file.clone();
-    let result =
-        headwater_producer::run(run_options(options, started_at), &sink, &progress, shutdown).await;
+    let result = headwater_producer::run(run_options(options, stream, started_at)?, &sink, &progress, shutdown).await;
     sink.close().await.context("end the log's writer")?;
     drop(shown);
     if let Some(server) = metrics {
         server.stop().await?;
     }
-    let Report {
-        rows,
-        bytes,
-        rejects,
-        misfits,
-        ..
-    } = result?;
+    let Report { rows, bytes, rejects, misfits, .. } = result?;
     let seconds = SystemClock.now().since(started_at).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = rows as f64 / seconds.max(0.001);
-    crate::say(&format!(
-        "sent {rows} rows ({}) to {to} in {seconds:.1} s, {rate:.0} rows/s",
-        Bytes(bytes)
-    ));
+    crate::say(&format!("sent {rows} rows ({}) to {to} in {seconds:.1} s, {rate:.0} rows/s", Bytes(bytes)));
     if rejects > 0 {
-        crate::say(&format!(
-            "{rejects} bad rows are in {}, with line, byte and reason",
-            reject_file.display()
-        ));
+        crate::say(&format!("{rejects} bad rows are in {}, with line, byte and reason", reject_file.display()));
     }
     if misfits > 0 {
-        crate::say(&format!(
-            "{misfits} cells did not fit their column's type and went as strings"
-        ));
+        crate::say(&format!("{misfits} cells did not fit their column's type and went as strings"));
     }
     Ok(())
 }
 
-fn run_options(options: Produce, started_at: headwater_common::timestamp::Timestamp) -> Options {
+fn run_options(options: Produce, stream: String, started_at: Timestamp) -> Result<Options, BadSetting> {
     let pace = match (options.rate, options.speedup) {
-        (Some(rate), _) => Pace::Rate(rate),
+        (Some(_), Some(_)) => return Err(BadSetting::Other("--rate and --speedup exclude each other".into())),
+        (None, Some(_)) if options.time_field.is_none() => {
+            return Err(BadSetting::Other("--speedup needs --time-field".into()));
+        }
+        (Some(rate), None) => Pace::Rate(rate),
         (None, Some(speedup)) => Pace::EventTime { speedup },
         (None, None) => Pace::Unlimited,
     };
@@ -92,15 +77,9 @@ fn run_options(options: Produce, started_at: headwater_common::timestamp::Timest
         None if options.strings => Vec::new(),
         None => vec![String::new()],
     };
-    let state_file = options
-        .progress_file
-        .unwrap_or_else(|| default_state_file(&options.files, &options.to));
-    Options {
-        inputs: options
-            .files
-            .iter()
-            .map(|name| Input::named(name))
-            .collect(),
+    let state_file = options.progress_file.unwrap_or_else(|| default_state_file(&options.files, &options.to));
+    Ok(Options {
+        inputs: options.files.iter().map(|name| Input::named(name)).collect(),
         read: ReadOptions {
             format: options.format.map(|format| match format {
                 FileFormat::Csv => Format::Csv,
@@ -122,8 +101,9 @@ fn run_options(options: Produce, started_at: headwater_common::timestamp::Timest
         state_file,
         reject_file: options.reject_file,
         batch_bytes_max: options.batch_bytes.as_usize(),
+        stream,
         started_at,
-    }
+    })
 }
 
 /// The same files to the same stream are the same run.

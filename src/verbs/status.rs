@@ -24,14 +24,8 @@ const FULL_WARNING: f64 = 0.8;
 /// Shows streams and tables.
 pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
     let StreamUrl::Log(path) = &options.from;
-    let log_options = LogOptions {
-        map_bytes: options.log_map_size.as_usize(),
-    };
-    let log = if path.join("data.mdb").is_file() {
-        Some(Log::open(path, log_options)?)
-    } else {
-        None
-    };
+    let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
+    let log = if path.join("data.mdb").is_file() { Some(Log::open(path, log_options)?) } else { None };
     let mut tables = Vec::new();
     if options.lake.is_dir() {
         let store = LakeStore::existing_on_disk(&options.lake)?;
@@ -44,11 +38,7 @@ pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
             tables.push(table_status(&open, log.as_ref()).await?);
         }
     } else if log.is_none() {
-        anyhow::bail!(
-            "there is no lake at {} and no log at {}",
-            options.lake.display(),
-            path.display()
-        );
+        anyhow::bail!("there is no lake at {} and no log at {}", options.lake.display(), path.display());
     }
     let stream = log.as_ref().map(stream_status).transpose()?;
     let document = json!({"stream": stream, "tables": tables});
@@ -78,10 +68,7 @@ fn stream_status(log: &Log) -> anyhow::Result<Value> {
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = used as f64 / size as f64;
     let warning = (share >= FULL_WARNING).then(|| {
-        format!(
-            "the log has used {:.0} % of its map; raise --log-map-size or set --retention",
-            share * 100.0
-        )
+        format!("the log has used {:.0} % of its map; raise --log-map-size or set --retention", share * 100.0)
     });
     Ok(json!({
         "url": log.url(),
@@ -99,32 +86,22 @@ async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Resul
     // A log of another identity says nothing about this table's lag.
     let log = log.filter(|log| log.identity().0 == open.description.stream);
     let newest: BTreeMap<ShardId, u64> = match log {
-        Some(log) => log
-            .summary()?
-            .iter()
-            .enumerate()
-            .map(|(i, s)| (i.to_string().as_str().into(), s.newest))
-            .collect(),
+        Some(log) => {
+            log.summary()?.iter().enumerate().map(|(i, s)| (i.to_string().as_str().into(), s.newest)).collect()
+        }
         None => BTreeMap::new(),
     };
     for lane in open.description.lane_set() {
         let committed = events.load(lane).await?.committed;
         let positions = positions_after(open, lane, committed).await?;
-        let cut = if committed > Epoch(0) {
-            read_cut(open, lane, committed).await?
-        } else {
-            None
-        };
+        let cut = if committed > Epoch(0) { read_cut(open, lane, committed).await? } else { None };
         let in_lane = |shard: &ShardId| {
             let Some(log) = log else { return true };
             let index: u32 = shard.as_str().parse().unwrap_or(0);
             let first = headwater_common::hash::first_of_slice(index, log.shard_count());
             headwater_common::hash::slice_of(first, lane.count) == lane.index
         };
-        let mine: BTreeMap<_, _> = positions
-            .into_iter()
-            .filter(|(shard, _)| in_lane(shard))
-            .collect();
+        let mine: BTreeMap<_, _> = positions.into_iter().filter(|(shard, _)| in_lane(shard)).collect();
         let lag = |(shard, position): (&ShardId, &Position)| {
             let newest = newest.get(shard)?;
             Some(newest.saturating_sub(position.sequence.as_u64()?))
@@ -162,16 +139,9 @@ async fn last_commit_of(
         return Ok(None);
     };
     let number = open.description.number;
-    let key = headwater_lake::layout::delta_commit(
-        &open.table,
-        Output::Events,
-        number,
-        snapshot.version(),
-    );
+    let key = headwater_lake::layout::delta_commit(&open.table, Output::Events, number, snapshot.version());
     let found = open.store.head(&key).await?;
-    Ok(found.map(|object| {
-        headwater_common::timestamp::Timestamp::from_micros(object.last_modified.timestamp_micros())
-    }))
+    Ok(found.map(|object| headwater_common::timestamp::Timestamp::from_micros(object.last_modified.timestamp_micros())))
 }
 
 fn totals_json(totals: &Totals) -> Value {
@@ -187,13 +157,9 @@ fn totals_json(totals: &Totals) -> Value {
 fn text(document: &Value) -> String {
     let mut out = String::new();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let mut line =
-        |text: String| writeln!(out, "{text}").expect("writing to a string does not fail");
+    let mut line = |text: String| writeln!(out, "{text}").expect("writing to a string does not fail");
     if let Some(stream) = document["stream"].as_object() {
-        line(format!(
-            "stream {}",
-            stream["url"].as_str().unwrap_or_default()
-        ));
+        line(format!("stream {}", stream["url"].as_str().unwrap_or_default()));
         for shard in stream["shards"].as_array().into_iter().flatten() {
             line(format!(
                 "  shard {:<4} {:>12} records  {:>10}  sequences {} to {}",
@@ -210,11 +176,7 @@ fn text(document: &Value) -> String {
     }
     for table in document["tables"].as_array().into_iter().flatten() {
         let (events, letters) = (&table["events"], &table["dead_letters"]);
-        line(format!(
-            "table {}, generation {}",
-            table["table"].as_str().unwrap_or_default(),
-            table["generation"]
-        ));
+        line(format!("table {}, generation {}", table["table"].as_str().unwrap_or_default(), table["generation"]));
         line(format!(
             "  {} rows in {} files, {}, {} partitions; {} dead letters",
             number(&events["rows"]),
@@ -224,19 +186,14 @@ fn text(document: &Value) -> String {
             number(&letters["rows"])
         ));
         for lane in table["lanes"].as_array().into_iter().flatten() {
-            let behind = lane["events_behind"]
-                .as_u64()
-                .map_or("unknown".to_owned(), |count| count.to_string());
+            let behind = lane["events_behind"].as_u64().map_or("unknown".to_owned(), |count| count.to_string());
             line(format!(
                 "  lane {}: epoch {}, {behind} events behind",
                 lane["lane"].as_str().unwrap_or_default(),
                 lane["epoch"]
             ));
         }
-        line(format!(
-            "  last commit {}",
-            table["last_commit"].as_str().unwrap_or("never")
-        ));
+        line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
     }
     out
 }

@@ -22,23 +22,16 @@ pub(crate) async fn run(options: Verify) -> anyhow::Result<()> {
     let mut problems = 0;
     for table in tables {
         let open = generation::open_live(&store, &table).await?;
-        let how = Options {
-            full: options.full,
-            from_beginning: options.from_beginning,
-        };
+        let how = Options { full: options.full, from_beginning: options.from_beginning };
         let report = verify::verify(&open, how).await?;
         problems += report.problems.len();
         match options.output {
-            ReportFormat::Json => {
-                documents.push(json!({"table": table.as_str(), "report": report}))
-            }
+            ReportFormat::Json => documents.push(json!({"table": table.as_str(), "report": report})),
             ReportFormat::Table => crate::write_out(&text(table.as_str(), &report, options.full))?,
         }
     }
     if options.output == ReportFormat::Json {
-        crate::write_out(&serde_json::to_string_pretty(
-            &json!({"tables": documents}),
-        )?)?;
+        crate::write_out(&serde_json::to_string_pretty(&json!({"tables": documents}))?)?;
     }
     if problems > 0 {
         bail!("{problems} problems; the lake is not what its cuts say");
@@ -47,29 +40,14 @@ pub(crate) async fn run(options: Verify) -> anyhow::Result<()> {
 }
 
 fn text(table: &str, report: &Report, full: bool) -> String {
-    let Report {
-        lanes,
-        epochs,
-        files,
-        rows,
-        account,
-        problems,
-    } = report;
-    let how = if full {
-        "rows read and compared"
-    } else {
-        "--full reads the rows too"
-    };
+    let Report { lanes, epochs, files, rows, account, problems } = report;
+    let how = if full { "rows read and compared" } else { "--full reads the rows too" };
     let mut lines = vec![format!(
         "{table}: {lanes} lanes, {epochs} epochs since the last verification, {files} files, {rows} rows ({how})\n\
          {table}: {} events read = {} kept + {} filtered + {} dead letters + {} duplicates",
         account.read, account.kept, account.filtered, account.dead_letters, account.duplicates
     )];
-    lines.extend(
-        problems
-            .iter()
-            .map(|problem| format!("{table}: PROBLEM: {problem}")),
-    );
+    lines.extend(problems.iter().map(|problem| format!("{table}: PROBLEM: {problem}")));
     if problems.is_empty() {
         lines.push(format!("{table}: all is accounted for"));
     }

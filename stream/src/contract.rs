@@ -78,8 +78,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`Error::Expired`] when retention has passed `after`: never a silent jump.
-    async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize)
-    -> Result<Read, Error>;
+    async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error>;
 }
 
 /// One record to be put.

@@ -143,9 +143,7 @@ pub enum Error {
         source: heed::Error,
     },
     /// The writer ended before it answered.
-    #[error(
-        "the log's writer stopped before it answered; whether the batch was written is unknown"
-    )]
+    #[error("the log's writer stopped before it answered; whether the batch was written is unknown")]
     WriterGone,
 }
 

@@ -28,9 +28,7 @@ struct ShardLog {
 
 impl std::fmt::Debug for MemoryLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryLog")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryLog").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -38,11 +36,7 @@ impl MemoryLog {
     /// Returns an empty log; `name` is its identity.
     pub fn new(name: &str, shard_count: u32, clock: Arc<dyn Clock>) -> Self {
         let shards = (0..shard_count).map(|_| ShardLog::default()).collect();
-        Self {
-            name: name.to_owned(),
-            clock,
-            shards: Arc::new(Mutex::new(shards)),
-        }
+        Self { name: name.to_owned(), clock, shards: Arc::new(Mutex::new(shards)) }
     }
 
     /// Removes the `count` oldest events of a shard, as retention does.
@@ -60,10 +54,7 @@ impl MemoryLog {
     fn index_of(&self, shard: &ShardId) -> Result<usize, Error> {
         let count = self.lock().len();
         let index = shard.as_str().parse().ok().filter(|index| *index < count);
-        index.ok_or_else(|| Error::NoSuchShard {
-            url: self.name.clone(),
-            shard: shard.clone(),
-        })
+        index.ok_or_else(|| Error::NoSuchShard { url: self.name.clone(), shard: shard.clone() })
     }
 }
 
@@ -104,17 +95,10 @@ impl Source for MemoryLog {
             StartAt::Latest => log.events.len(),
             StartAt::At(time) => log.events.partition_point(|event| event.arrived_at < time),
         };
-        Ok(Position::of_record(Sequence::from(
-            log.trimmed + skipped as u64,
-        )))
+        Ok(Position::of_record(Sequence::from(log.trimmed + skipped as u64)))
     }
 
-    async fn read(
-        &self,
-        shard: &ShardId,
-        after: Position,
-        bytes_max: usize,
-    ) -> Result<Read, Error> {
+    async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
         let index = self.index_of(shard)?;
         let shards = self.lock();
         let log = &shards[index];
@@ -122,19 +106,11 @@ impl Source for MemoryLog {
         let asked = after.sequence.as_u64().unwrap_or(u64::MAX);
         if asked > newest {
             let newest = Position::of_record(newest.into());
-            return Err(Error::Ahead {
-                shard: shard.clone(),
-                after,
-                newest,
-            });
+            return Err(Error::Ahead { shard: shard.clone(), after, newest });
         }
         if asked < log.trimmed {
             let oldest = Position::of_record((log.trimmed + 1).into());
-            return Err(Error::Expired {
-                shard: shard.clone(),
-                after,
-                oldest,
-            });
+            return Err(Error::Expired { shard: shard.clone(), after, oldest });
         }
         let skipped = usize::try_from(asked - log.trimmed).expect("an index of events in memory");
         let mut bytes = 0;
@@ -150,11 +126,7 @@ impl Source for MemoryLog {
             (Some(last), Some(newest)) => newest.arrived_at.since(last.arrived_at),
             _ => Duration::ZERO,
         };
-        Ok(Read {
-            events,
-            behind_latest,
-            ended: false,
-        })
+        Ok(Read { events, behind_latest, ended: false })
     }
 }
 
@@ -173,16 +145,8 @@ impl Sink for MemoryLog {
             let index = hash::slice_of(hash::of_partition_key(&put.partition_key), count);
             let log = &mut shards[index as usize];
             let position = Position::of_record((log.trimmed + log.events.len() as u64 + 1).into());
-            let arrived_at = log
-                .events
-                .last()
-                .map_or(now, |last| last.arrived_at.max(now));
-            log.events.push(Event {
-                position,
-                arrived_at,
-                partition_key: put.partition_key,
-                payload: put.payload,
-            });
+            let arrived_at = log.events.last().map_or(now, |last| last.arrived_at.max(now));
+            log.events.push(Event { position, arrived_at, partition_key: put.partition_key, payload: put.payload });
             positions.push((index.to_string().as_str().into(), position));
         }
         Ok(Accepted { positions })

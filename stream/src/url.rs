@@ -17,19 +17,13 @@ impl FromStr for StreamUrl {
     type Err = Error;
 
     fn from_str(url: &str) -> Result<Self, Error> {
-        let bad = |reason| Error::BadUrl {
-            url: url.to_owned(),
-            reason,
-        };
+        let bad = |reason| Error::BadUrl { url: url.to_owned(), reason };
         match url.split_once(':') {
             Some(("log", "")) => Err(bad("it names no folder; write log:PATH")),
             Some(("log", path)) => Ok(Self::Log(path.trim_start_matches("//").into())),
-            Some((
-                "kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs" | "archive",
-                _,
-            )) => Err(bad(
-                "this version has the embedded log only; write log:PATH",
-            )),
+            Some(("kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs" | "archive", _)) => {
+                Err(bad("this version has the embedded log only; write log:PATH"))
+            }
             _ => Err(bad("write log:PATH for the embedded log")),
         }
     }

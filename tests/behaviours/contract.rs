@@ -25,20 +25,14 @@ async fn memory_log() {
 
 async fn embedded(shards: u32, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Stream {
     let folder = tempfile::tempdir().unwrap();
-    let log =
-        Log::open_or_create(&folder.path().join("log"), Options::default(), Some(shards)).unwrap();
+    let log = Log::open_or_create(&folder.path().join("log"), Options::default(), Some(shards)).unwrap();
     let trimmed = log.clone();
-    let retention = Retention {
-        age_max: Some(Duration::from_secs(15)),
-        bytes_max: None,
-    };
+    let retention = Retention { age_max: Some(Duration::from_secs(15)), bytes_max: None };
     Stream {
         source: Arc::new(log.clone()),
         sink: Arc::new(LogSink::start(log, policy, Retention::default(), clock)),
         forget_old: Box::new(move || {
-            let deleted = trimmed
-                .apply_retention(&retention, START.plus(Duration::from_secs(45)))
-                .unwrap();
+            let deleted = trimmed.apply_retention(&retention, START.plus(Duration::from_secs(45))).unwrap();
             assert_eq!(deleted, 3);
         }),
         keep: Box::new(folder),
@@ -52,6 +46,5 @@ async fn embedded_log() {
 
 #[tokio::test]
 async fn embedded_log_with_group_commit() {
-    suite(|shards, clock| embedded(shards, clock, SyncPolicy::Every(Duration::from_millis(2))))
-        .await;
+    suite(|shards, clock| embedded(shards, clock, SyncPolicy::Every(Duration::from_millis(2)))).await;
 }

@@ -46,42 +46,25 @@ pub async fn suite<F: Future<Output = Stream>>(make: impl Fn(u32, Arc<dyn Clock>
 type Fresh = (Stream, Arc<ManualClock>);
 
 fn put(key: &str, payload: &str) -> Put {
-    Put {
-        partition_key: Bytes::copy_from_slice(key.as_bytes()),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-    }
+    Put { partition_key: Bytes::copy_from_slice(key.as_bytes()), payload: Bytes::copy_from_slice(payload.as_bytes()) }
 }
 
-async fn read_all(
-    source: &dyn Source,
-    shard: &ShardId,
-    mut after: Position,
-    bytes_max: usize,
-) -> Vec<String> {
+async fn read_all(source: &dyn Source, shard: &ShardId, mut after: Position, bytes_max: usize) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         let read = source.read(shard, after, bytes_max).await.unwrap();
         let Some(last) = read.events.last() else {
             return seen;
         };
-        assert!(
-            read.events.is_sorted_by_key(|event| event.position),
-            "positions grow"
-        );
+        assert!(read.events.is_sorted_by_key(|event| event.position), "positions grow");
         assert!(read.events[0].position > after, "nothing comes twice");
         after = last.position;
-        seen.extend(
-            read.events
-                .iter()
-                .map(|event| String::from_utf8_lossy(&event.payload).into_owned()),
-        );
+        seen.extend(read.events.iter().map(|event| String::from_utf8_lossy(&event.payload).into_owned()));
     }
 }
 
 async fn reads_what_was_put((stream, _): Fresh) {
-    let batch: Vec<_> = (0..300)
-        .map(|n| put(&format!("key {n}"), &format!("event {n}")))
-        .collect();
+    let batch: Vec<_> = (0..300).map(|n| put(&format!("key {n}"), &format!("event {n}"))).collect();
     let accepted = stream.sink.put(batch.clone()).await.unwrap();
     assert_eq!(accepted.positions.len(), batch.len());
     let mut found = BTreeMap::new();
@@ -96,89 +79,42 @@ async fn reads_what_was_put((stream, _): Fresh) {
 
 async fn keeps_the_order_of_a_key((stream, _): Fresh) {
     for round in 0..5 {
-        let batch = (0..40)
-            .map(|n| {
-                put(
-                    &format!("key {}", n % 7),
-                    &format!("{} {round} {n:02}", n % 7),
-                )
-            })
-            .collect();
+        let batch = (0..40).map(|n| put(&format!("key {}", n % 7), &format!("{} {round} {n:02}", n % 7))).collect();
         stream.sink.put(batch).await.unwrap();
     }
     for shard in stream.source.shards().await.unwrap() {
         let seen = read_all(stream.source.as_ref(), &shard.id, Position::START, 100).await;
         for key in 0..7 {
-            let of_key: Vec<_> = seen
-                .iter()
-                .filter(|payload| payload.starts_with(&format!("{key} ")))
-                .collect();
+            let of_key: Vec<_> = seen.iter().filter(|payload| payload.starts_with(&format!("{key} "))).collect();
             assert!(of_key.is_sorted(), "{of_key:?}");
         }
     }
 }
 
 async fn reads_after_a_position((stream, _): Fresh) {
-    let accepted = stream
-        .sink
-        .put((0..10).map(|n| put("k", &n.to_string())).collect())
-        .await
-        .unwrap();
+    let accepted = stream.sink.put((0..10).map(|n| put("k", &n.to_string())).collect()).await.unwrap();
     for (index, (shard, position)) in accepted.positions.iter().enumerate() {
         let rest = read_all(stream.source.as_ref(), shard, *position, 1 << 20).await;
         let expected: Vec<_> = (index + 1..10).map(|n| n.to_string()).collect();
         assert_eq!(rest, expected);
     }
     let (shard, last) = accepted.positions.last().unwrap();
-    assert!(
-        stream
-            .source
-            .read(shard, *last, 100)
-            .await
-            .unwrap()
-            .events
-            .is_empty(),
-        "the end is no error"
-    );
+    assert!(stream.source.read(shard, *last, 100).await.unwrap().events.is_empty(), "the end is no error");
 }
 
 async fn respects_the_size_of_a_read((stream, _): Fresh) {
-    stream
-        .sink
-        .put((0..10).map(|_| put("k", &"x".repeat(100))).collect())
-        .await
-        .unwrap();
+    stream.sink.put((0..10).map(|_| put("k", &"x".repeat(100))).collect()).await.unwrap();
     let shard = stream.source.shards().await.unwrap()[0].id.clone();
-    let read = stream
-        .source
-        .read(&shard, Position::START, 350)
-        .await
-        .unwrap();
-    assert!(
-        (1..=3).contains(&read.events.len()),
-        "{}",
-        read.events.len()
-    );
-    let read = stream
-        .source
-        .read(&shard, Position::START, 1)
-        .await
-        .unwrap();
-    assert_eq!(
-        read.events.len(),
-        1,
-        "an event larger than the read still comes"
-    );
+    let read = stream.source.read(&shard, Position::START, 350).await.unwrap();
+    assert!((1..=3).contains(&read.events.len()), "{}", read.events.len());
+    let read = stream.source.read(&shard, Position::START, 1).await.unwrap();
+    assert_eq!(read.events.len(), 1, "an event larger than the read still comes");
 }
 
 async fn finds_places_by_time((stream, clock): Fresh) {
     let source = stream.source.as_ref();
     for n in 0..5 {
-        stream
-            .sink
-            .put(vec![put("k", &n.to_string())])
-            .await
-            .unwrap();
+        stream.sink.put(vec![put("k", &n.to_string())]).await.unwrap();
         clock.advance(Duration::from_secs(10));
     }
     let shard = source.shards().await.unwrap()[0].id.clone();
@@ -189,29 +125,16 @@ async fn finds_places_by_time((stream, clock): Fresh) {
     assert_eq!(from(StartAt::TrimHorizon).await, "0 1 2 3 4");
     assert_eq!(from(StartAt::Latest).await, "");
     assert_eq!(from(StartAt::At(START)).await, "0 1 2 3 4");
-    assert_eq!(
-        from(StartAt::At(START.plus(Duration::from_secs(20)))).await,
-        "2 3 4"
-    );
-    assert_eq!(
-        from(StartAt::At(START.plus(Duration::from_secs(21)))).await,
-        "3 4"
-    );
-    assert_eq!(
-        from(StartAt::At(START.plus(Duration::from_secs(999)))).await,
-        ""
-    );
+    assert_eq!(from(StartAt::At(START.plus(Duration::from_secs(20)))).await, "2 3 4");
+    assert_eq!(from(StartAt::At(START.plus(Duration::from_secs(21)))).await, "3 4");
+    assert_eq!(from(StartAt::At(START.plus(Duration::from_secs(999)))).await, "");
 }
 
 /// FM11: a checkpoint that is older than retention is a loud error.
 async fn never_jumps_silently((stream, clock): Fresh) {
     let source = stream.source.as_ref();
     for n in 0..5 {
-        stream
-            .sink
-            .put(vec![put("k", &n.to_string())])
-            .await
-            .unwrap();
+        stream.sink.put(vec![put("k", &n.to_string())]).await.unwrap();
         clock.advance(Duration::from_secs(10));
     }
     (stream.forget_old)();
@@ -219,10 +142,7 @@ async fn never_jumps_silently((stream, clock): Fresh) {
     let error = source.read(&shard, Position::START, 100).await.unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
     let oldest = source.resolve(&shard, StartAt::TrimHorizon).await.unwrap();
-    assert!(
-        !read_all(source, &shard, oldest, 100).await.is_empty(),
-        "what is left can be read"
-    );
+    assert!(!read_all(source, &shard, oldest, 100).await.is_empty(), "what is left can be read");
     let never = Position::of_record(1_000_000.into());
     let error = source.read(&shard, never, 100).await.unwrap_err();
     assert!(matches!(error, Error::Ahead { .. }), "{error}");
@@ -233,31 +153,16 @@ async fn knows_its_shards((stream, _): Fresh) {
     assert_eq!(shards.len(), 5);
     assert_eq!(shards[0].first_hash_key, 0);
     assert!(shards.is_sorted_by_key(|shard| shard.first_hash_key));
-    let error = stream
-        .source
-        .read(&ShardId::from("no such shard"), Position::START, 100)
-        .await
-        .unwrap_err();
+    let error = stream.source.read(&ShardId::from("no such shard"), Position::START, 100).await.unwrap_err();
     assert!(matches!(error, Error::NoSuchShard { .. }), "{error}");
 }
 
 async fn takes_any_bytes((stream, _): Fresh) {
     let payloads: Vec<Vec<u8>> = vec![vec![], vec![0], (0..=255).collect(), vec![b'x'; 100_000]];
-    let puts = payloads.iter().map(|payload| Put {
-        partition_key: Bytes::new(),
-        payload: payload.clone().into(),
-    });
+    let puts = payloads.iter().map(|payload| Put { partition_key: Bytes::new(), payload: payload.clone().into() });
     stream.sink.put(puts.collect()).await.unwrap();
     let shard = stream.source.shards().await.unwrap()[0].id.clone();
-    let read = stream
-        .source
-        .read(&shard, Position::START, 1 << 20)
-        .await
-        .unwrap();
-    let found: Vec<Vec<u8>> = read
-        .events
-        .iter()
-        .map(|event| event.payload.to_vec())
-        .collect();
+    let read = stream.source.read(&shard, Position::START, 1 << 20).await.unwrap();
+    let found: Vec<Vec<u8>> = read.events.iter().map(|event| event.payload.to_vec()).collect();
     assert_eq!(found, payloads);
 }

@@ -26,10 +26,7 @@ pub struct Said {
 impl Workplace {
     /// Makes an empty folder. `program` is the path of the command under test.
     pub fn new(program: &str) -> Self {
-        Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            program: program.into(),
-        }
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), program: program.into() }
     }
 
     /// Returns a path in the folder.
@@ -47,11 +44,7 @@ impl Workplace {
     /// Returns the command with these words, ready to be changed and started.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(words)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .env_remove("RUST_BACKTRACE");
+        command.args(words).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
         command
     }
 
@@ -63,14 +56,7 @@ impl Workplace {
     /// Runs the command, which must succeed, and returns its standard output.
     pub fn ok(&self, words: &[&str]) -> String {
         let said = self.run(words);
-        assert_eq!(
-            said.code,
-            Some(0),
-            "headwater {}\n{}{}",
-            words.join(" "),
-            said.out,
-            said.err
-        );
+        assert_eq!(said.code, Some(0), "headwater {}\n{}{}", words.join(" "), said.out, said.err);
         said.out
     }
 
@@ -83,9 +69,7 @@ impl Workplace {
     /// Runs a query that gives one value.
     pub fn value(&self, sql: &str, lake: &str) -> Value {
         let rows = self.rows(sql, lake);
-        let [row] = rows.as_slice() else {
-            panic!("{} rows instead of one", rows.len())
-        };
+        let [row] = rows.as_slice() else { panic!("{} rows instead of one", rows.len()) };
         let values = row.as_object().expect("a row is an object");
         values.values().next().expect("it has a column").clone()
     }
@@ -110,11 +94,7 @@ pub struct Running {
 impl Running {
     /// Starts a command; its standard error is read line by line.
     pub fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the command");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start the command");
         let stderr = child.stderr.take().expect("it is piped");
         let (sender, lines) = std::sync::mpsc::channel();
         // Ends with the process.
@@ -146,9 +126,7 @@ impl Running {
 
     /// Sends a signal by its name: `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.id().to_string()])
-            .status();
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
@@ -166,9 +144,7 @@ impl Drop for Running {
 
 /// Returns a folder of real input; tests that need one say that they are skipped where it is missing.
 pub fn real_input(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
     if path.exists() {
         return Some(path);
     }

@@ -48,12 +48,10 @@ pub enum Sabotage {
     UnknownIsYes,
     /// "read back, then decide; never delete on unknown": what is in doubt is deleted and written again.
     UnknownIsDeleted,
-    /// "adopted" only with that row digest: any file that is there is taken.
-    AdoptsAnything,
 }
 
 /// Every sentence that can be taken out.
-pub const SABOTAGES: [Sabotage; 13] = [
+pub const SABOTAGES: [Sabotage; 12] = [
     Sabotage::CutIsOverwritten,
     Sabotage::FenceIsIgnored,
     Sabotage::FileIsOverwritten,
@@ -66,7 +64,6 @@ pub const SABOTAGES: [Sabotage; 13] = [
     Sabotage::RedoNeverAdopts,
     Sabotage::UnknownIsYes,
     Sabotage::UnknownIsDeleted,
-    Sabotage::AdoptsAnything,
 ];
 
 const LANES: u32 = 2;
@@ -118,13 +115,8 @@ struct Event {
 }
 
 fn event(lane: u32, number: u64) -> Event {
-    let mixed = (u64::from(lane) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        ^ number.wrapping_mul(0xD134_2543_DE82_EF95);
-    Event {
-        window: (mixed >> 7 & 1).cast_signed(),
-        dead: mixed >> 11 & 3 == 0,
-        column: (mixed >> 17 & 3) as u8,
-    }
+    let mixed = (u64::from(lane) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.wrapping_mul(0xD134_2543_DE82_EF95);
+    Event { window: (mixed >> 7 & 1).cast_signed(), dead: mixed >> 11 & 3 == 0, column: (mixed >> 17 & 3) as u8 }
 }
 
 /// A row as it is in a file: which event, whether its column was there to hold its value, and how many columns the
@@ -191,14 +183,9 @@ struct Writer {
 impl World {
     fn new(seed: u64, sabotage: Sabotage) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let lanes = (0..LANES).map(|index| Lane {
-            index,
-            count: LANES,
-        });
+        let lanes = (0..LANES).map(|index| Lane { index, count: LANES });
         let writers = lanes.flat_map(|lane| std::iter::repeat_n(lane, WRITERS_PER_LANE));
-        let writers = writers
-            .map(|lane| Writer::new(lane, random.random_range(0..2)))
-            .collect();
+        let writers = writers.map(|lane| Writer::new(lane, random.random_range(0..2))).collect();
         let logs = Output::ALL.map(|output| (output, Vec::new())).into();
         Self {
             random,
@@ -245,17 +232,11 @@ impl World {
     /// Retention removes events whose files are all there, whether they are committed or not.
     fn trim(&mut self) {
         let index = self.random.random_range(0..LANES);
-        let lane = Lane {
-            index,
-            count: LANES,
-        };
+        let lane = Lane { index, count: LANES };
         let mut covered = 0;
         for (_, cut) in self.cuts.range((lane, Epoch(0))..=(lane, Epoch(u64::MAX))) {
             let there = Output::ALL.into_iter().all(|output| {
-                cut.output(output)
-                    .files
-                    .iter()
-                    .all(|file| self.objects.contains_key(&(output, file.key.clone())))
+                cut.output(output).files.iter().all(|file| self.objects.contains_key(&(output, file.key.clone())))
             });
             if !there {
                 break;
@@ -270,16 +251,10 @@ impl World {
         match late {
             Late::Cut(lane, cut) => _ = self.create_cut(lane, cut),
             Late::File(key, object) => {
-                let output = if key.starts_with("dead") {
-                    Output::DeadLetters
-                } else {
-                    Output::Events
-                };
+                let output = if key.starts_with("dead") { Output::DeadLetters } else { Output::Events };
                 self.create_file(output, key, object);
             }
-            Late::Commit(output, version, commit) => {
-                _ = self.create_commit(output, version, commit)?
-            }
+            Late::Commit(output, version, commit) => _ = self.create_commit(output, version, commit)?,
         }
         Ok(())
     }
@@ -294,9 +269,7 @@ impl World {
     }
 
     fn create_file(&mut self, output: Output, key: String, object: Object) -> bool {
-        if self.objects.contains_key(&(output, key.clone()))
-            && self.sabotage != Sabotage::FileIsOverwritten
-        {
+        if self.objects.contains_key(&(output, key.clone())) && self.sabotage != Sabotage::FileIsOverwritten {
             return false;
         }
         self.objects.insert((output, key), object);
@@ -304,32 +277,19 @@ impl World {
     }
 
     /// Creates a version of a Delta log if it is the next one, and checks what no reader may ever see.
-    fn create_commit(
-        &mut self,
-        output: Output,
-        version: usize,
-        commit: DeltaCommit,
-    ) -> Result<bool, String> {
-        let version = if self.sabotage == Sabotage::BaseIsRefreshed {
-            self.logs[&output].len()
-        } else {
-            version
-        };
+    fn create_commit(&mut self, output: Output, version: usize, commit: DeltaCommit) -> Result<bool, String> {
+        let version = if self.sabotage == Sabotage::BaseIsRefreshed { self.logs[&output].len() } else { version };
         if version != self.logs[&output].len() {
             return Ok(false);
         }
         if let Some((lane, epoch)) = commit.transaction {
             let before = self.transaction(output, lane, version);
             if epoch != before.next() {
-                return Err(format!(
-                    "{output}: lane {lane} commits epoch {epoch} after {before}"
-                ));
+                return Err(format!("{output}: lane {lane} commits epoch {epoch} after {before}"));
             }
         }
-        let known: BTreeSet<&String> = self.logs[&output]
-            .iter()
-            .flat_map(|commit| commit.adds.iter().map(|(key, _)| key))
-            .collect();
+        let known: BTreeSet<&String> =
+            self.logs[&output].iter().flat_map(|commit| commit.adds.iter().map(|(key, _)| key)).collect();
         for (key, bytes) in &commit.adds {
             if known.contains(key) {
                 return Err(format!("{output}: {key} is added twice"));
@@ -342,27 +302,19 @@ impl World {
                 Some(_) => {}
             }
         }
-        self.logs
-            .get_mut(&output)
-            .expect("all outputs have a log")
-            .push(commit);
+        self.logs.get_mut(&output).expect("all outputs have a log").push(commit);
         Ok(true)
     }
 
     fn transaction(&self, output: Output, lane: Lane, version: Version) -> Epoch {
         let commits = self.logs[&output][..version].iter().rev();
         let mut transactions = commits.filter_map(|commit| commit.transaction);
-        transactions
-            .find(|(of, _)| *of == lane)
-            .map_or(Epoch(0), |(_, epoch)| epoch)
+        transactions.find(|(of, _)| *of == lane).map_or(Epoch(0), |(_, epoch)| epoch)
     }
 
     fn columns(&self, output: Output, version: Version) -> Columns {
         let commits = self.logs[&output][..version].iter().rev();
-        commits
-            .filter_map(|commit| commit.columns.clone())
-            .next()
-            .unwrap_or_default()
+        commits.filter_map(|commit| commit.columns.clone()).next().unwrap_or_default()
     }
 
     /// Does what a writer's machine asks for. A lost answer: the request happened, did not, or will.
@@ -372,24 +324,15 @@ impl World {
             Action::Idle(after) => return self.propose(index, after.next(), false),
             Action::EncodeAgain => {
                 self.statistics.schema_conflicts += 1;
-                let Action::EncodeAgain = action else {
-                    unreachable!()
-                };
+                let Action::EncodeAgain = action else { unreachable!() };
                 let epoch = self.writers[index].epoch();
                 return self.propose(index, epoch, true);
             }
             Action::ReadTable(output) => {
-                let asked = if self.sabotage == Sabotage::RestartFromEventsOnly {
-                    Output::Events
-                } else {
-                    output
-                };
+                let asked = if self.sabotage == Sabotage::RestartFromEventsOnly { Output::Events } else { output };
                 let version = self.logs[&output].len();
                 let committed = self.transaction(asked, lane, self.logs[&asked].len());
-                Fact::Table(Table {
-                    committed,
-                    snapshot: version,
-                })
+                Fact::Table(Table { committed, snapshot: version })
             }
             Action::ReadCut(epoch) => self.read_cut(index, epoch),
             Action::Resume(after) => {
@@ -400,7 +343,14 @@ impl World {
             Action::ChangeSchema(output) => self.change_schema(index, output, lost)?,
             Action::PublishCut => self.publish(index, lost)?,
             Action::Inspect(file) => self.inspect(index, file)?,
-            Action::MakeFiles(files) => self.make_files(index, &files)?,
+            Action::MakeFiles(files) => {
+                let from = self.writers[index].machine.cut().map_or(0, |cut| number_of(cut.segments[0].from));
+                if !self.is_readable(lane, from) {
+                    self.crash(index);
+                    return Ok(());
+                }
+                self.make_files(index, &files)?
+            }
             Action::Put(file) => self.put(index, file, lost)?,
             Action::Commit(output) => self.commit(index, output, lost)?,
             Action::Release => {
@@ -410,10 +360,7 @@ impl World {
                 Fact::Released
             }
         };
-        self.writers[index]
-            .machine
-            .apply(fact)
-            .map_err(|violation| violation.to_string())
+        self.writers[index].machine.apply(fact).map_err(|violation| violation.to_string())
     }
 
     fn read_cut(&mut self, index: usize, epoch: Epoch) -> Fact<Version> {
@@ -422,9 +369,7 @@ impl World {
         let recovering = writer.machine.cut().is_none();
         match (&found, recovering) {
             (Some(_), true) => self.statistics.redos += 1,
-            (Some(found), false) if writer.machine.cut() != Some(found) => {
-                self.statistics.fenced += 1
-            }
+            (Some(found), false) if writer.machine.cut() != Some(found) => self.statistics.fenced += 1,
             _ => {}
         }
         Fact::Cut(found.map(Box::new))
@@ -444,15 +389,14 @@ impl World {
         let writer = &self.writers[index];
         let (lane, from) = (writer.lane, writer.position);
         let to = from + taken;
-        self.check_readable(lane, from)?;
+        if !self.is_readable(lane, from) {
+            self.crash(index);
+            return Ok(());
+        }
         let mut columns = BTreeMap::new();
         let mut changes = Vec::new();
         for output in Output::ALL {
-            let snapshot = writer
-                .machine
-                .table(output)
-                .expect("read before it is idle")
-                .snapshot;
+            let snapshot = writer.machine.table(output).expect("read before it is idle").snapshot;
             let base = if again && self.sabotage == Sabotage::SchemaConflictIsIgnored {
                 writer.proposed_columns[&output].clone()
             } else {
@@ -466,32 +410,21 @@ impl World {
             columns.insert(output, grown);
         }
         if self.sabotage == Sabotage::SchemaIsNotCommitted {
-            changes.retain(|output| {
-                writer
-                    .machine
-                    .table(*output)
-                    .is_some_and(|table| table.snapshot == 0)
-            });
+            changes.retain(|output| writer.machine.table(*output).is_some_and(|table| table.snapshot == 0));
         }
         let (cut, rows) = self.cut(lane, epoch, from, to, &columns);
         let writer = &mut self.writers[index];
         writer.to = to;
         writer.rows = rows;
         writer.proposed_columns = columns;
-        writer.machine.propose(Proposal {
-            cut,
-            schema_changes: changes,
-        });
+        writer.machine.propose(Proposal { cut, schema_changes: changes });
         Ok(())
     }
 
-    fn check_readable(&self, lane: Lane, from: u64) -> Result<(), String> {
-        if from < self.trimmed[lane.index as usize] {
-            return Err(format!(
-                "lane {lane} reads after {from}, which retention has removed: stuck"
-            ));
-        }
-        Ok(())
+    /// Whether the stream still has what comes after an event. A writer whose position retention has passed stops with
+    /// an error and is started again; if that does not help, the end of the schedule finds it stuck.
+    fn is_readable(&self, lane: Lane, from: u64) -> bool {
+        from >= self.trimmed[lane.index as usize]
     }
 
     fn cut(
@@ -511,18 +444,8 @@ impl World {
                 if rows.is_empty() {
                     continue;
                 }
-                let prefix = if output == Output::DeadLetters {
-                    "dead"
-                } else {
-                    "event"
-                };
-                all_rows.insert(
-                    FileRef {
-                        output,
-                        index: files.len(),
-                    },
-                    rows.clone(),
-                );
+                let prefix = if output == Output::DeadLetters { "dead" } else { "event" };
+                all_rows.insert(FileRef { output, index: files.len() }, rows.clone());
                 files.push(FileIntent {
                     key: format!("{prefix}/window={window}/{lane}-{epoch}-0"),
                     window: Start(Timestamp::from_micros(window)),
@@ -531,13 +454,7 @@ impl World {
                     digest: digest(&rows),
                 });
             }
-            outputs.insert(
-                output,
-                OutputIntent {
-                    schema: newest(&columns[&output]),
-                    files,
-                },
-            );
+            outputs.insert(output, OutputIntent { schema: newest(&columns[&output]), files });
         }
         let at = |number: u64| Position::of_record(number.into());
         let cut = Cut {
@@ -546,15 +463,8 @@ impl World {
             lane,
             epoch,
             pipeline: String::new(),
-            segments: vec![Segment {
-                shard: ShardId::from("0"),
-                from: at(from),
-                to: at(to),
-            }],
-            account: Account {
-                read: to - from,
-                ..Account::default()
-            },
+            segments: vec![Segment { shard: ShardId::from("0"), from: at(from), to: at(to) }],
+            account: Account { read: to - from, ..Account::default() },
             bytes: 0,
             outputs,
             positions: None,
@@ -562,57 +472,31 @@ impl World {
         (cut, all_rows)
     }
 
-    fn change_schema(
-        &mut self,
-        index: usize,
-        output: Output,
-        lost: bool,
-    ) -> Result<Fact<Version>, String> {
+    fn change_schema(&mut self, index: usize, output: Output, lost: bool) -> Result<Fact<Version>, String> {
         let writer = &self.writers[index];
         let base = writer.machine.table(output).expect("it was read").snapshot;
         let columns = Some(writer.proposed_columns[&output].clone());
-        self.try_commit(
-            output,
-            base,
-            DeltaCommit {
-                columns,
-                ..DeltaCommit::default()
-            },
-            lost,
-        )
+        self.try_commit(output, base, DeltaCommit { columns, ..DeltaCommit::default() }, lost)
     }
 
     fn publish(&mut self, index: usize, lost: bool) -> Result<Fact<Version>, String> {
         let writer = &self.writers[index];
-        let (lane, cut) = (
-            writer.lane,
-            writer.machine.cut().expect("it is being published").clone(),
-        );
+        let (lane, cut) = (writer.lane, writer.machine.cut().expect("it is being published").clone());
         if lost {
             return self.lose(Late::Cut(lane, cut));
         }
         let created = self.create_cut(lane, cut);
-        Ok(if created || self.sabotage == Sabotage::FenceIsIgnored {
-            Fact::Created
-        } else {
-            Fact::Exists
-        })
+        Ok(if created || self.sabotage == Sabotage::FenceIsIgnored { Fact::Created } else { Fact::Exists })
     }
 
     fn inspect(&mut self, index: usize, file: FileRef) -> Result<Fact<Version>, String> {
         let intent = self.writers[index].intent(file);
-        if self.sabotage == Sabotage::RedoNeverAdopts
-            && !self.writers[index].rows.contains_key(&file)
-        {
+        if self.sabotage == Sabotage::RedoNeverAdopts && !self.writers[index].rows.contains_key(&file) {
             return Ok(Fact::File(None));
         }
         let found = self.objects.get(&(file.output, intent.key.clone()));
         self.statistics.adopted += u64::from(found.is_some());
-        let adopted = if self.sabotage == Sabotage::AdoptsAnything {
-            found.map(|_| intent.digest)
-        } else {
-            found.map(|object| digest(&object.rows))
-        };
+        let adopted = found.map(|object| digest(&object.rows));
         Ok(Fact::File(adopted))
     }
 
@@ -622,7 +506,6 @@ impl World {
         let cut = writer.machine.cut().expect("it is being redone").clone();
         let segment = &cut.segments[0];
         let (from, mut to) = (number_of(segment.from), number_of(segment.to));
-        self.check_readable(cut.lane, from)?;
         if self.sabotage == Sabotage::RedoByOwnBoundaries {
             to = (from + u64::from(self.writers[index].version) + 1).min(EVENTS_PER_LANE);
         }
@@ -631,33 +514,18 @@ impl World {
             let newest = self.columns(output, self.logs[&output].len());
             let named = cut.output(output).schema;
             let with_current = self.sabotage == Sabotage::RedoWithCurrentSchema;
-            let known = newest
-                .into_iter()
-                .filter(|(_, since)| with_current || *since <= named);
+            let known = newest.into_iter().filter(|(_, since)| with_current || *since <= named);
             columns.insert(output, known.collect());
         }
         let mut rows = BTreeMap::new();
         for file in files {
             let intent = &cut.output(file.output).files[file.index];
             let window = intent.window.0.micros();
-            let found = rows_of(
-                cut.lane,
-                from,
-                to,
-                file.output,
-                window,
-                &columns[&file.output],
-            );
+            let found = rows_of(cut.lane, from, to, file.output, window, &columns[&file.output]);
             // The product compares and stops; the sabotaged writer goes on to see what comes of it.
-            let sabotaged = matches!(
-                self.sabotage,
-                Sabotage::RedoByOwnBoundaries | Sabotage::AdoptsAnything
-            );
+            let sabotaged = self.sabotage == Sabotage::RedoByOwnBoundaries;
             if digest(&found) != intent.digest && !sabotaged {
-                return Err(format!(
-                    "{} comes out differently when it is made again",
-                    intent.key
-                ));
+                return Err(format!("{} comes out differently when it is made again", intent.key));
             }
             rows.insert(*file, found);
         }
@@ -670,15 +538,8 @@ impl World {
     fn put(&mut self, index: usize, file: FileRef, lost: bool) -> Result<Fact<Version>, String> {
         let writer = &self.writers[index];
         let key = writer.intent(file).key;
-        let rows = writer
-            .rows
-            .get(&file)
-            .expect("the machine puts what is at hand")
-            .clone();
-        let object = Object {
-            rows,
-            bytes: writer.version,
-        };
+        let rows = writer.rows.get(&file).expect("the machine puts what is at hand").clone();
+        let object = Object { rows, bytes: writer.version };
         if lost {
             if self.sabotage == Sabotage::UnknownIsDeleted {
                 self.objects.remove(&(file.output, key));
@@ -686,40 +547,21 @@ impl World {
             }
             return self.lose(Late::File(key, object));
         }
-        Ok(if self.create_file(file.output, key, object) {
-            Fact::Created
-        } else {
-            Fact::Exists
-        })
+        Ok(if self.create_file(file.output, key, object) { Fact::Created } else { Fact::Exists })
     }
 
-    fn commit(
-        &mut self,
-        index: usize,
-        output: Output,
-        lost: bool,
-    ) -> Result<Fact<Version>, String> {
+    fn commit(&mut self, index: usize, output: Output, lost: bool) -> Result<Fact<Version>, String> {
         let writer = &self.writers[index];
         let cut = writer.machine.cut().expect("it is being written");
         let base = writer.machine.table(output).expect("it was read").snapshot;
         let mut adds = Vec::new();
         for file in &cut.output(output).files {
             let object = self.objects.get(&(output, file.key.clone()));
-            let object =
-                object.ok_or_else(|| format!("{} is to be committed and not there", file.key))?;
+            let object = object.ok_or_else(|| format!("{} is to be committed and not there", file.key))?;
             adds.push((file.key.clone(), object.bytes));
         }
         let transaction = Some((writer.lane, cut.epoch));
-        self.try_commit(
-            output,
-            base,
-            DeltaCommit {
-                adds,
-                transaction,
-                columns: None,
-            },
-            lost,
-        )
+        self.try_commit(output, base, DeltaCommit { adds, transaction, columns: None }, lost)
     }
 
     fn try_commit(
@@ -774,13 +616,9 @@ impl World {
 
     fn is_complete(&self) -> bool {
         (0..LANES).all(|index| {
-            let lane = Lane {
-                index,
-                count: LANES,
-            };
-            let committed: Vec<_> = Output::ALL
-                .map(|output| self.transaction(output, lane, self.logs[&output].len()))
-                .into();
+            let lane = Lane { index, count: LANES };
+            let committed: Vec<_> =
+                Output::ALL.map(|output| self.transaction(output, lane, self.logs[&output].len())).into();
             let same = committed[0] == committed[1];
             let cut = self.cuts.get(&(lane, committed[0]));
             same && cut.is_some_and(|cut| number_of(cut.segments[0].to) == EVENTS_PER_LANE)
@@ -797,10 +635,7 @@ impl World {
             expected.sort_unstable();
             let mut by_delta: Vec<Read> = Vec::new();
             for (key, bytes) in self.logs[&output].iter().flat_map(|commit| &commit.adds) {
-                let object = self
-                    .objects
-                    .get(&(output, key.clone()))
-                    .ok_or_else(|| format!("{key} is gone"))?;
+                let object = self.objects.get(&(output, key.clone())).ok_or_else(|| format!("{key} is gone"))?;
                 if object.bytes != *bytes {
                     return Err(format!("{key} was replaced by other bytes"));
                 }
@@ -808,26 +643,18 @@ impl World {
             }
             by_delta.sort_unstable();
             if by_delta != expected {
-                return Err(format!(
-                    "{output}: readers of the Delta log get {by_delta:?}, not {expected:?}"
-                ));
+                return Err(format!("{output}: readers of the Delta log get {by_delta:?}, not {expected:?}"));
             }
             let listed = self.objects.iter().filter(|((of, _), _)| *of == output);
-            let mut by_listing: Vec<Read> = listed
-                .flat_map(|(_, object)| object.rows.iter().map(as_read))
-                .collect();
+            let mut by_listing: Vec<Read> = listed.flat_map(|(_, object)| object.rows.iter().map(as_read)).collect();
             by_listing.sort_unstable();
             if by_listing != expected {
-                return Err(format!(
-                    "{output}: readers that list get {by_listing:?}, not {expected:?}"
-                ));
+                return Err(format!("{output}: readers that list get {by_listing:?}, not {expected:?}"));
             }
             let columns = self.columns(output, self.logs[&output].len());
-            let missing = expected.iter().find(|(lane, number, _)| {
-                !columns
-                    .iter()
-                    .any(|(column, _)| *column == event(*lane, *number).column)
-            });
+            let missing = expected
+                .iter()
+                .find(|(lane, number, _)| !columns.iter().any(|(column, _)| *column == event(*lane, *number).column));
             if let Some(row) = missing.filter(|_| output == Output::Events) {
                 return Err(format!("the table has no column for {row:?}"));
             }
@@ -850,23 +677,12 @@ impl Writer {
     }
 
     fn intent(&self, file: FileRef) -> FileIntent {
-        self.machine
-            .cut()
-            .expect("it has one")
-            .output(file.output)
-            .files[file.index]
-            .clone()
+        self.machine.cut().expect("it has one").output(file.output).files[file.index].clone()
     }
 
     fn epoch(&self) -> Epoch {
-        let committed = Output::ALL
-            .into_iter()
-            .filter_map(|output| self.machine.table(output));
-        committed
-            .map(|table| table.committed)
-            .min()
-            .unwrap_or_default()
-            .next()
+        let committed = Output::ALL.into_iter().filter_map(|output| self.machine.table(output));
+        committed.map(|table| table.committed).min().unwrap_or_default().next()
     }
 }
 
@@ -878,11 +694,7 @@ fn is_in(event: Event, output: Output) -> bool {
 fn grow(mut columns: Columns, lane: Lane, from: u64, to: u64, output: Output) -> Columns {
     let version = newest(&columns).next();
     if output == Output::DeadLetters {
-        return if columns.is_empty() {
-            (0..4).map(|column| (column, version)).collect()
-        } else {
-            columns
-        };
+        return if columns.is_empty() { (0..4).map(|column| (column, version)).collect() } else { columns };
     }
     for number in from + 1..=to {
         let event = event(lane.index, number);
@@ -894,48 +706,26 @@ fn grow(mut columns: Columns, lane: Lane, from: u64, to: u64, output: Output) ->
 }
 
 fn newest(columns: &Columns) -> SchemaVersion {
-    columns
-        .iter()
-        .map(|(_, since)| *since)
-        .max()
-        .unwrap_or(SchemaVersion(0))
+    columns.iter().map(|(_, since)| *since).max().unwrap_or(SchemaVersion(0))
 }
 
 /// Rows of a stretch. Their content depends on the columns: on whether their own is there, and, as nulls in the bytes
 /// of a real file would, on how many there are.
-fn rows_of(
-    lane: Lane,
-    from: u64,
-    to: u64,
-    output: Output,
-    window: i64,
-    columns: &Columns,
-) -> Vec<Row> {
+fn rows_of(lane: Lane, from: u64, to: u64, output: Output, window: i64, columns: &Columns) -> Vec<Row> {
     (from + 1..=to)
         .map(|number| (number, event(lane.index, number)))
         .filter(|(_, event)| is_in(*event, output) && event.window == window)
         .map(|(number, event)| {
-            (
-                lane.index,
-                number,
-                columns.iter().any(|(column, _)| *column == event.column),
-                columns.len() as u8,
-            )
+            (lane.index, number, columns.iter().any(|(column, _)| *column == event.column), columns.len() as u8)
         })
         .collect()
 }
 
 fn digest(rows: &[Row]) -> RowDigest {
-    RowDigest(
-        rows.iter()
-            .fold(rows.len() as u128, |sum, (lane, number, held, width)| {
-                let row = u128::from(*lane) << 80
-                    | u128::from(*number) << 9
-                    | u128::from(*width) << 1
-                    | u128::from(*held);
-                sum.wrapping_mul(1_000_003).wrapping_add(row)
-            }),
-    )
+    RowDigest(rows.iter().fold(rows.len() as u128, |sum, (lane, number, held, width)| {
+        let row = u128::from(*lane) << 80 | u128::from(*number) << 9 | u128::from(*width) << 1 | u128::from(*held);
+        sum.wrapping_mul(1_000_003).wrapping_add(row)
+    }))
 }
 
 fn as_read(row: &Row) -> Read {

@@ -10,10 +10,7 @@ const SABOTAGED_SCHEDULES: u64 = 20_000;
 
 fn seeds() -> std::ops::Range<u64> {
     #[expect(clippy::disallowed_methods, reason = "a seed given by hand")]
-    match std::env::var("HEADWATER_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    match std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
         None => 0..SCHEDULES,
     }
@@ -24,8 +21,7 @@ fn p1_to_p9_every_event_is_in_the_lake_once_whatever_happens() {
     println!("seeds {:?}", seeds());
     let mut total = Statistics::default();
     for seed in seeds() {
-        let statistics = simulation::run(seed, Sabotage::None)
-            .unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        let statistics = simulation::run(seed, Sabotage::None).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
         total.crashes += statistics.crashes;
         total.unknowns += statistics.unknowns;
         total.redos += statistics.redos;
@@ -34,18 +30,8 @@ fn p1_to_p9_every_event_is_in_the_lake_once_whatever_happens() {
         total.adopted += statistics.adopted;
     }
     println!("{total:?}");
-    let rare = [
-        total.crashes,
-        total.unknowns,
-        total.redos,
-        total.fenced,
-        total.schema_conflicts,
-        total.adopted,
-    ];
-    assert!(
-        rare.iter().all(|count| *count > 0) || seeds().count() == 1,
-        "the schedules are too tame: {total:?}"
-    );
+    let rare = [total.crashes, total.unknowns, total.redos, total.fenced, total.schema_conflicts, total.adopted];
+    assert!(rare.iter().all(|count| *count > 0) || seeds().count() == 1, "the schedules are too tame: {total:?}");
 }
 
 #[test]
@@ -60,8 +46,7 @@ fn each_sentence_of_the_protocol_is_missed() {
                 Err(_) => Some((seed, "an assertion of the machine failed".to_owned())),
             }
         });
-        let (seed, broken) =
-            broken.unwrap_or_else(|| panic!("nobody misses the sentence behind {sabotage:?}"));
+        let (seed, broken) = broken.unwrap_or_else(|| panic!("nobody misses the sentence behind {sabotage:?}"));
         println!("{sabotage:?}: seed {seed}: {broken}");
     }
 }

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, ListArray, StringArray,
-    StructArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray,
+    TimestampMicrosecondArray,
 };
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Fields};
 use headwater_common::event_time;
 use headwater_lake::schema::{Column, ColumnType};
 
-use super::shape::{Parsed, exact_float, find, parse_float, parse_integer, whole_float};
+use super::shape::{Parsed, exact_float, find, join, parse_float, parse_integer, whole_float};
 use super::tape::{Kind, unescape};
 
 /// Values of one column. Rows that were not appended to are null: they are filled in when the next value comes.
@@ -31,17 +31,11 @@ enum Values {
     Int64(Vec<i64>),
     Float64(Vec<f64>),
     Boolean(BooleanBufferBuilder),
-    Utf8 {
-        offsets: Vec<i32>,
-        text: Vec<u8>,
-    },
+    Utf8 { offsets: Vec<i32>, text: Vec<u8> },
     Timestamp(Vec<i64>),
     Date(Vec<i32>),
     Struct(Vec<ColumnBuilder>),
-    List {
-        offsets: Vec<i32>,
-        item: Box<ColumnBuilder>,
-    },
+    List { offsets: Vec<i32>, item: Box<ColumnBuilder> },
 }
 
 impl ColumnBuilder {
@@ -50,26 +44,13 @@ impl ColumnBuilder {
             ColumnType::Int64 => Values::Int64(Vec::new()),
             ColumnType::Float64 => Values::Float64(Vec::new()),
             ColumnType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
-            ColumnType::Utf8 | ColumnType::Binary => Values::Utf8 {
-                offsets: vec![0],
-                text: Vec::new(),
-            },
+            ColumnType::Utf8 | ColumnType::Binary => Values::Utf8 { offsets: vec![0], text: Vec::new() },
             ColumnType::Timestamp => Values::Timestamp(Vec::new()),
             ColumnType::Date => Values::Date(Vec::new()),
-            ColumnType::Struct(fields) => {
-                Values::Struct(fields.iter().map(|f| Self::new(&f.kind)).collect())
-            }
-            ColumnType::List(item) => Values::List {
-                offsets: vec![0],
-                item: Box::new(Self::new(item)),
-            },
+            ColumnType::Struct(fields) => Values::Struct(fields.iter().map(|f| Self::new(&f.kind)).collect()),
+            ColumnType::List(item) => Values::List { offsets: vec![0], item: Box::new(Self::new(item)) },
         };
-        Self {
-            values,
-            nulls: NullBufferBuilder::new(0),
-            bytes: 0,
-            has_inexact: false,
-        }
+        Self { values, nulls: NullBufferBuilder::new(0), bytes: 0, has_inexact: false }
     }
 
     fn len(&self) -> usize {
@@ -83,6 +64,8 @@ impl ColumnBuilder {
             return;
         }
         self.nulls.append_n_nulls(missing);
+        // Nulls take their place like values.
+        self.bytes += missing * 8;
         match &mut self.values {
             Values::Int64(values) | Values::Timestamp(values) => values.resize(rows, 0),
             Values::Float64(values) => values.resize(rows, 0.0),
@@ -113,11 +96,7 @@ impl ColumnBuilder {
         match (&mut self.values, kind) {
             (Values::Int64(values), _) => {
                 let literal = parsed.raw(node);
-                let value = if node.kind == Kind::Integer {
-                    parse_integer(literal)
-                } else {
-                    whole_float(literal)
-                };
+                let value = if node.kind == Kind::Integer { parse_integer(literal) } else { whole_float(literal) };
                 let value = value.expect(fits);
                 self.has_inexact |= value.unsigned_abs() > 1 << 53;
                 values.push(value);
@@ -125,11 +104,7 @@ impl ColumnBuilder {
             }
             (Values::Float64(values), _) => {
                 let literal = parsed.raw(node);
-                let value = if node.kind == Kind::Integer {
-                    exact_float(literal)
-                } else {
-                    parse_float(literal)
-                };
+                let value = if node.kind == Kind::Integer { exact_float(literal) } else { parse_float(literal) };
                 values.push(value.expect(fits));
                 self.bytes += 8;
             }
@@ -154,13 +129,8 @@ impl ColumnBuilder {
                 self.bytes += 8;
             }
             (Values::Date(values), _) => {
-                let day = event_time::Format::Text
-                    .parse(parsed.raw(node))
-                    .expect(fits)
-                    .micros();
-                values.push(
-                    i32::try_from(day.div_euclid(86_400_000_000)).expect("the years 1 to 9999"),
-                );
+                let day = event_time::Format::Text.parse(parsed.raw(node)).expect(fits).micros();
+                values.push(i32::try_from(day.div_euclid(86_400_000_000)).expect("the years 1 to 9999"));
                 self.bytes += 4;
             }
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
@@ -202,11 +172,7 @@ impl ColumnBuilder {
             (Values::Int64(_), _) if self.has_inexact => _ = out.insert(path.to_owned()),
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
                 for (builder, column) in builders.iter().zip(columns) {
-                    builder.inexact_paths(
-                        &column.kind,
-                        &format!("{path}.{}", column.source()),
-                        out,
-                    );
+                    builder.inexact_paths(&column.kind, &join(path, column.source()), out);
                 }
             }
             (Values::List { item, .. }, ColumnType::List(kind)) => {
@@ -222,44 +188,28 @@ impl ColumnBuilder {
         let nulls = self.nulls.finish();
         self.bytes = 0;
         match (&mut self.values, kind) {
-            (Values::Int64(values), _) => {
-                Arc::new(Int64Array::new(std::mem::take(values).into(), nulls))
-            }
-            (Values::Float64(values), _) => {
-                Arc::new(Float64Array::new(std::mem::take(values).into(), nulls))
-            }
+            (Values::Int64(values), _) => Arc::new(Int64Array::new(std::mem::take(values).into(), nulls)),
+            (Values::Float64(values), _) => Arc::new(Float64Array::new(std::mem::take(values).into(), nulls)),
             (Values::Boolean(values), _) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             (Values::Timestamp(values), _) => {
                 let values = TimestampMicrosecondArray::new(std::mem::take(values).into(), nulls);
                 Arc::new(values.with_timezone("UTC"))
             }
-            (Values::Date(values), _) => {
-                Arc::new(Date32Array::new(std::mem::take(values).into(), nulls))
-            }
+            (Values::Date(values), _) => Arc::new(Date32Array::new(std::mem::take(values).into(), nulls)),
             (Values::Utf8 { offsets, text }, _) => {
                 let offsets = finish_offsets(offsets);
                 let text = Buffer::from_vec(std::mem::take(text));
                 Arc::new(StringArray::new(offsets, text, nulls))
             }
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
-                let arrays = builders
-                    .iter_mut()
-                    .zip(columns)
-                    .map(|(b, column)| b.finish(&column.kind, rows));
+                let arrays = builders.iter_mut().zip(columns).map(|(b, column)| b.finish(&column.kind, rows));
                 let arrays: Vec<ArrayRef> = arrays.collect();
                 Arc::new(StructArray::new(fields_of(kind), arrays, nulls))
             }
             (Values::List { offsets, item }, ColumnType::List(item_kind)) => {
                 let values = item.finish(item_kind, item.len());
-                let DataType::List(field) = kind.arrow_type() else {
-                    unreachable!("a list's type is a list")
-                };
-                Arc::new(ListArray::new(
-                    field,
-                    finish_offsets(offsets),
-                    values,
-                    nulls,
-                ))
+                let DataType::List(field) = kind.arrow_type() else { unreachable!("a list's type is a list") };
+                Arc::new(ListArray::new(field, finish_offsets(offsets), values, nulls))
             }
             _ => unreachable!("builders are made from the columns' types"),
         }

@@ -67,9 +67,6 @@ pub struct Misfit {
 impl Misfit {
     pub(crate) fn conflict(path: &str, wanted: &str, found: &str) -> Self {
         let found: String = found.chars().take(80).collect();
-        Self {
-            reason: Reason::SchemaConflict,
-            message: format!("field {path}: {found} does not fit {wanted}"),
-        }
+        Self { reason: Reason::SchemaConflict, message: format!("field {path}: {found} does not fit {wanted}") }
     }
 }

@@ -28,7 +28,7 @@ use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
 pub use self::adapt::adapt;
 use self::builder::{ColumnBuilder, append_object};
 pub use self::misfit::{Misfit, Reason};
-use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves};
+use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves, too_many_columns};
 use self::tape::{Kind, Tape};
 
 /// Rows of a full batch.
@@ -98,6 +98,7 @@ pub struct Decoder {
     base: SchemaVersion,
     columns: Vec<Column>,
     grown: bool,
+    has_conflict: bool,
     notes: GrowthNotes,
     inexact: HashSet<String>,
     builders: Vec<ColumnBuilder>,
@@ -126,9 +127,7 @@ impl Decoder {
         growing: Growing,
     ) -> Self {
         let base = schema.map_or(SchemaVersion(0), |schema| schema.version);
-        let columns = schema.map_or_else(Vec::new, |schema| {
-            schema.columns[META_COLUMNS.len()..].to_vec()
-        });
+        let columns = schema.map_or_else(Vec::new, |schema| schema.columns[META_COLUMNS.len()..].to_vec());
         let meta_names = META_COLUMNS.iter().map(|(name, _)| (*name).to_owned());
         let rules_of_shape = Rules {
             time_field: rules.time_field.clone(),
@@ -142,12 +141,11 @@ impl Decoder {
             missing_time: rules.missing_time,
             future_max: rules.future_max,
             sequence_digits,
-            taken: meta_names
-                .chain(reserved.iter().map(|name| name.to_lowercase()))
-                .collect(),
+            taken: meta_names.chain(reserved.iter().map(|name| name.to_lowercase())).collect(),
             base,
             columns,
-            grown: schema.is_none(),
+            grown: schema.is_none() && growing == Growing::Allowed,
+            has_conflict: false,
             notes: GrowthNotes::default(),
             inexact: HashSet::new(),
             builders: Vec::new(),
@@ -164,47 +162,30 @@ impl Decoder {
     /// # Errors
     /// When it cannot be a row; nothing of it was appended.
     pub fn push(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
+        let result = self.push_row(shard, event);
+        let conflict = result.as_ref().is_err_and(|misfit| misfit.reason == Reason::SchemaConflict);
+        self.has_conflict |= conflict;
+        result
+    }
+
+    fn push_row(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
         let parse = self.tape.parse(&event.payload);
-        parse.map_err(|error| Misfit {
-            reason: Reason::Parse,
-            message: error.to_string(),
-        })?;
+        parse.map_err(|error| Misfit { reason: Reason::Parse, message: error.to_string() })?;
         let special = self.special_fields(event)?;
         let event_time = self.event_time(event, special.time_at)?;
 
-        let parsed = Parsed {
-            tape: &self.tape,
-            event: &event.payload,
-        };
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
         let mut growth = Growth::default();
-        let inexact =
-            |path: &str| self.inexact.contains(path) || self.open_inexact().contains(path);
-        self.rules
-            .object_fits(&self.columns, parsed, 0, "", &mut growth, &inexact)?;
+        let inexact = |path: &str| self.inexact.contains(path) || self.open_inexact().contains(path);
+        self.rules.object_fits(&self.columns, parsed, 0, "", &mut growth, &inexact)?;
         if !growth.is_none() {
-            self.grow(growth.added, &event.payload)?;
+            self.grow(growth.added, event)?;
         }
         self.notes.untyped.extend(growth.untyped);
-        let parsed = Parsed {
-            tape: &self.tape,
-            event: &event.payload,
-        };
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
         let row = self.meta.rows();
-        append_object(
-            &mut self.builders,
-            &self.columns,
-            row,
-            parsed,
-            0,
-            self.rules.time_format,
-        );
-        self.meta.append(
-            special.id.as_deref(),
-            shard,
-            event,
-            event_time,
-            self.sequence_digits,
-        );
+        append_object(&mut self.builders, &self.columns, row, parsed, 0, self.rules.time_format);
+        self.meta.append(special.id.as_deref(), shard, event, event_time, self.sequence_digits);
         if self.meta.rows() == BATCH_ROWS || self.batch_bytes() > BATCH_BYTES_MAX {
             self.finish_batch();
         }
@@ -221,18 +202,9 @@ impl Decoder {
 
     /// Returns the schema with what the events added; its version is the next one when they added something.
     pub fn schema(&self) -> TableSchema {
-        let version = if self.grown {
-            self.rules.next
-        } else {
-            self.base
-        };
-        let meta = META_COLUMNS
-            .iter()
-            .map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST));
-        TableSchema {
-            version,
-            columns: meta.chain(self.columns.iter().cloned()).collect(),
-        }
+        let version = if self.grown { self.rules.next } else { self.base };
+        let meta = META_COLUMNS.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST));
+        TableSchema { version, columns: meta.chain(self.columns.iter().cloned()).collect() }
     }
 
     /// Returns the version of the table's schema that the decoder began with; `None` when there was no table.
@@ -245,33 +217,25 @@ impl Decoder {
         self.grown
     }
 
-    /// Returns true when events that came before a column's type was known had an empty value for it: with the final
-    /// schema they give other rows, so the epoch must be decoded again.
+    /// Returns true when the final schema may give other rows than came out: events that came before a column's type
+    /// was known had an empty value for it, or a conflict was judged (and worded) by a schema that grew. Then the epoch
+    /// must be decoded again with the schema that its cut will name, as a redo would.
     pub fn must_read_again(&self) -> bool {
-        self.notes
-            .typed
-            .iter()
-            .any(|path| self.notes.untyped.contains(path))
+        let typed_later = self.notes.typed.iter().any(|path| self.notes.untyped.contains(path));
+        self.rules.may_grow && (typed_later || (self.grown && self.has_conflict))
     }
 
     /// Bytes that unfinished rows take, about.
     pub fn batch_bytes(&self) -> usize {
-        self.meta.bytes()
-            + self
-                .builders
-                .iter()
-                .map(ColumnBuilder::bytes)
-                .sum::<usize>()
+        let nulls = self.builders.len() * self.meta.rows() * 8;
+        self.meta.bytes() + nulls + self.builders.iter().map(ColumnBuilder::bytes).sum::<usize>()
     }
 
     fn special_fields(&mut self, event: &Event) -> Result<Special, Misfit> {
         let mut id_at = None;
         let mut time_at = None;
         let mut reserved_at = None;
-        let parsed = Parsed {
-            tape: &self.tape,
-            event: &event.payload,
-        };
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
         let found = parsed.fields(0, |name, at| {
             if name == self.id_field {
                 id_at = Some(at);
@@ -292,15 +256,9 @@ impl Decoder {
             let node = parsed.node(at);
             match node.kind {
                 Kind::Null => Ok(None),
-                Kind::Text | Kind::EscapedText => {
-                    Ok(Some(parsed.tape.text(node, &event.payload).into_owned()))
-                }
+                Kind::Text | Kind::EscapedText => Ok(Some(parsed.tape.text(node, &event.payload).into_owned())),
                 Kind::Integer => Ok(Some(parsed.raw(node).to_owned())),
-                _ => Err(Misfit::conflict(
-                    &self.id_field,
-                    "an event id",
-                    "what is no string and no integer",
-                )),
+                _ => Err(Misfit::conflict(&self.id_field, "an event id", "what is no string and no integer")),
             }
         };
         let id = id_at.map(scalar).transpose()?.flatten();
@@ -317,9 +275,7 @@ impl Decoder {
         let Some(field) = &self.rules.time_field else {
             return Ok(event.arrived_at);
         };
-        let node = time_at
-            .map(|at| self.tape.node(at))
-            .filter(|node| node.kind != Kind::Null);
+        let node = time_at.map(|at| self.tape.node(at)).filter(|node| node.kind != Kind::Null);
         let Some(node) = node else {
             return match self.missing_time {
                 MissingTime::Arrival => Ok(event.arrived_at),
@@ -331,54 +287,43 @@ impl Decoder {
         };
         let readable = matches!(node.kind, Kind::Text | Kind::Integer | Kind::Float);
         let fits_format = self.rules.time_format.is_epoch() || node.kind == Kind::Text;
-        let literal = if readable && fits_format {
-            self.tape.raw(node, &event.payload)
-        } else {
-            ""
-        };
-        let time = self
-            .rules
-            .time_format
-            .parse(literal)
-            .ok_or_else(|| Misfit {
-                reason: Reason::NoTimestamp,
-                message: format!(
-                    "field {field}: the event time cannot be read as {:?}",
-                    self.rules.time_format
-                ),
-            })?;
+        let literal = if readable && fits_format { self.tape.raw(node, &event.payload) } else { "" };
+        let time = self.rules.time_format.parse(literal).ok_or_else(|| Misfit {
+            reason: Reason::NoTimestamp,
+            message: format!("field {field}: the event time cannot be read as {:?}", self.rules.time_format),
+        })?;
         if time > event.arrived_at.plus(self.future_max) {
             return Err(Misfit {
                 reason: Reason::FutureTimestamp,
-                message: format!(
-                    "field {field}: {time} is too far after the arrival at {}",
-                    event.arrived_at
-                ),
+                message: format!("field {field}: {time} is too far after the arrival at {}", event.arrived_at),
             });
         }
         Ok(time)
     }
 
-    /// Adds the columns that the event on the tape asks for. The batch so far keeps the columns it has.
-    fn grow(&mut self, added: usize, event: &[u8]) -> Result<(), Misfit> {
+    /// Adds the columns that the event on the tape asks for, unless its parts then disagree with each other. The batch
+    /// so far keeps the columns it has.
+    fn grow(&mut self, added: usize, event: &Event) -> Result<(), Misfit> {
         let columns: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
-        if columns + added > COLUMNS_MAX {
-            let message = format!("the event would give the table more than {COLUMNS_MAX} columns");
-            return Err(Misfit {
-                reason: Reason::SchemaConflict,
-                message,
-            });
+        if !self.rules.may_grow || columns + added > COLUMNS_MAX {
+            return Err(too_many_columns());
         }
+        let parsed = Parsed { tape: &self.tape, event: &event.payload };
+        let taken = |name: &str| self.taken.contains(name);
+        let mut grown = self.columns.clone();
+        let mut notes = GrowthNotes::default();
+        self.rules.grow(&mut grown, parsed, 0, "", &taken, &mut notes);
+        // Two elements of a list may ask for different types of one new field.
+        let fixed = Rules { may_grow: false, ..self.rules.clone() };
+        let mut more = Growth::default();
+        fixed.object_fits(&grown, parsed, 0, "", &mut more, &|_| true)?;
+        debug_assert!(more.is_none(), "what was asked for was added");
         if self.meta.rows() > 0 {
             self.finish_batch();
         }
-        let parsed = Parsed {
-            tape: &self.tape,
-            event,
-        };
-        let taken = |name: &str| self.taken.contains(name);
-        self.rules
-            .grow(&mut self.columns, parsed, 0, "", &taken, &mut self.notes);
+        self.columns = grown;
+        self.notes.typed.extend(notes.typed);
+        self.notes.untyped.extend(notes.untyped);
         self.grown = true;
         self.begin_batch();
         Ok(())
@@ -393,11 +338,7 @@ impl Decoder {
     }
 
     fn begin_batch(&mut self) {
-        self.builders = self
-            .columns
-            .iter()
-            .map(|column| ColumnBuilder::new(&column.kind))
-            .collect();
+        self.builders = self.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect();
     }
 
     fn finish_batch(&mut self) {
@@ -405,17 +346,12 @@ impl Decoder {
             self.inexact.extend(self.open_inexact());
         }
         let rows = self.meta.rows();
-        let bytes = self.batch_bytes();
         let (mut arrays, times) = self.meta.finish();
-        let data = self
-            .builders
-            .iter_mut()
-            .zip(&self.columns)
-            .map(|(b, column)| b.finish(&column.kind, rows));
+        let data = self.builders.iter_mut().zip(&self.columns).map(|(b, column)| b.finish(&column.kind, rows));
         arrays.extend(data);
         let schema = Arc::new(self.schema().arrow_schema());
-        let rows = RecordBatch::try_new(schema, arrays)
-            .expect("columns are made by the schema, all of one length");
+        let rows = RecordBatch::try_new(schema, arrays).expect("columns are made by the schema, all of one length");
+        let bytes = rows.get_array_memory_size() + times.len() * 8;
         self.finished.push(Decoded { rows, times, bytes });
         self.begin_batch();
     }
@@ -447,18 +383,14 @@ struct TextColumn {
 
 impl Default for TextColumn {
     fn default() -> Self {
-        Self {
-            offsets: vec![0],
-            text: Vec::new(),
-        }
+        Self { offsets: vec![0], text: Vec::new() }
     }
 }
 
 impl TextColumn {
     fn append(&mut self, text: &str) {
         self.text.extend_from_slice(text.as_bytes());
-        self.offsets
-            .push(i32::try_from(self.text.len()).expect("a batch is bounded far below 2 GiB"));
+        self.offsets.push(i32::try_from(self.text.len()).expect("a batch is bounded far below 2 GiB"));
     }
 
     fn finish(&mut self) -> ArrayRef {
@@ -477,40 +409,27 @@ impl MetaBuilder {
         self.ids.text.len() + self.shards.text.len() + self.sequences.text.len() + self.rows() * 36
     }
 
-    fn append(
-        &mut self,
-        id: Option<&str>,
-        shard: &str,
-        event: &Event,
-        time: Timestamp,
-        sequence_digits: usize,
-    ) {
+    fn append(&mut self, id: Option<&str>, shard: &str, event: &Event, time: Timestamp, sequence_digits: usize) {
         use std::fmt::Write;
         self.number.clear();
-        event
-            .position
-            .sequence
-            .write_padded(sequence_digits, &mut self.number);
+        event.position.sequence.write_padded(sequence_digits, &mut self.number);
         self.sequences.append(&self.number);
         match id {
             Some(id) => self.ids.append(id),
             None => {
                 self.number.clear();
-                write!(self.number, "{shard}:{}", event.position)
-                    .expect("writing to a string does not fail");
+                write!(self.number, "{shard}:{}", event.position).expect("writing to a string does not fail");
                 self.ids.append(&self.number);
             }
         }
         self.shards.append(shard);
-        self.sub_sequences
-            .push(i64::from(event.position.sub_sequence));
+        self.sub_sequences.push(i64::from(event.position.sub_sequence));
         self.arrived.push(event.arrived_at.micros());
         self.times.push(time);
     }
 
     fn finish(&mut self) -> (Vec<ArrayRef>, Vec<Timestamp>) {
-        let arrived =
-            TimestampMicrosecondArray::from(std::mem::take(&mut self.arrived)).with_timezone("UTC");
+        let arrived = TimestampMicrosecondArray::from(std::mem::take(&mut self.arrived)).with_timezone("UTC");
         let arrays: Vec<ArrayRef> = vec![
             self.ids.finish(),
             self.shards.finish(),

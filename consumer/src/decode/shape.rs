@@ -1,7 +1,7 @@
 //! Compares a parsed event with the columns: does it fit, and which columns would it add?
 //!
 //! The rules, none of which coerces a value silently:
-//! - an integer column takes numbers that are whole and at most 64 bits; `1.9` is a conflict, `2.0` is 2
+//! - an integer column takes whole numbers of at most 64 bits; `1.9` and `1e3` are conflicts, `2.0` is 2
 //! - a float column takes numbers that a 64-bit float holds: integers exactly, fractions to the nearest
 //! - text takes strings only, booleans take booleans only, objects and arrays their own kind
 //! - a column that is new in this epoch turns from integer to float as long as all its values stay exact
@@ -12,11 +12,8 @@ use std::collections::HashSet;
 use headwater_common::event_time;
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, holdable_name};
 
-use super::misfit::Misfit;
+use super::misfit::{Misfit, Reason};
 use super::tape::{Kind, Node, Tape};
-
-/// Integers up to this size are exact in a 64-bit float.
-const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Columns and fields of a table at most; Glue's limit is 400,000 bytes of schema, Spark's planner slows down long
 /// before. An event that would add more is a dead letter.
@@ -54,11 +51,7 @@ impl<'a> Parsed<'a> {
     }
 
     /// Calls `each` with the index of every element, until it fails.
-    pub(crate) fn elements<E>(
-        &self,
-        array: usize,
-        mut each: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(crate) fn elements<E>(&self, array: usize, mut each: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         let end = self.node(array).next as usize;
         let mut at = array + 1;
         while at < end {
@@ -135,18 +128,9 @@ impl Rules {
         let Some(kind) = self.infer(parsed, value, &path, &mut growth.untyped)? else {
             return Ok(());
         };
-        if !self.may_grow {
-            return Err(Misfit::conflict(
-                &path,
-                "the table, which has no such column",
-                snippet(parsed, value),
-            ));
-        }
         let column = Column::new(name, kind, self.next);
         growth.added += leaves(&column.kind);
-        self.value_fits(&column, parsed, value, "", &mut Growth::default(), &|_| {
-            true
-        })
+        self.value_fits(&column, parsed, value, "", &mut Growth::default(), &|_| true)
     }
 
     fn value_fits(
@@ -159,18 +143,10 @@ impl Rules {
         inexact: &dyn Fn(&str) -> bool,
     ) -> Result<(), Misfit> {
         let node = parsed.node(value);
-        let conflict = || {
-            Misfit::conflict(
-                &join(path, column.source()),
-                &column.kind.name(),
-                snippet(parsed, value),
-            )
-        };
+        let conflict = || Misfit::conflict(&join(path, column.source()), &column.kind.name(), snippet(parsed, value));
         match (&column.kind, node.kind) {
             (_, Kind::Null) => Ok(()),
-            (ColumnType::Int64, Kind::Integer) => parse_integer(parsed.raw(node))
-                .map(drop)
-                .ok_or_else(conflict),
+            (ColumnType::Int64, Kind::Integer) => parse_integer(parsed.raw(node)).map(drop).ok_or_else(conflict),
             (ColumnType::Int64, Kind::Float) => {
                 let full_path = join(path, column.source());
                 if self.may_grow && column.since == self.next && !inexact(&full_path) {
@@ -180,39 +156,22 @@ impl Rules {
                 }
                 whole_float(parsed.raw(node)).map(drop).ok_or_else(conflict)
             }
-            (ColumnType::Float64, Kind::Integer) => {
-                exact_float(parsed.raw(node)).map(drop).ok_or_else(conflict)
+            (ColumnType::Float64, Kind::Integer) => exact_float(parsed.raw(node)).map(drop).ok_or_else(conflict),
+            (ColumnType::Float64, Kind::Float) => parse_float(parsed.raw(node)).map(drop).ok_or_else(conflict),
+            (ColumnType::Boolean, Kind::True | Kind::False) | (ColumnType::Utf8, Kind::Text | Kind::EscapedText) => {
+                Ok(())
             }
-            (ColumnType::Float64, Kind::Float) => {
-                parse_float(parsed.raw(node)).map(drop).ok_or_else(conflict)
-            }
-            (ColumnType::Boolean, Kind::True | Kind::False)
-            | (ColumnType::Utf8, Kind::Text | Kind::EscapedText) => Ok(()),
             (ColumnType::Timestamp, Kind::Text | Kind::Integer | Kind::Float)
                 if node.kind == Kind::Text || self.time_format.is_epoch() =>
             {
-                self.time_format
-                    .parse(parsed.raw(node))
-                    .map(drop)
-                    .ok_or_else(conflict)
+                self.time_format.parse(parsed.raw(node)).map(drop).ok_or_else(conflict)
             }
-            (ColumnType::Struct(fields), Kind::Object) => self.object_fits(
-                fields,
-                parsed,
-                value,
-                &join(path, column.source()),
-                growth,
-                inexact,
-            ),
+            (ColumnType::Struct(fields), Kind::Object) => {
+                self.object_fits(fields, parsed, value, &join(path, column.source()), growth, inexact)
+            }
             (ColumnType::List(item), Kind::Array) => {
-                let element = Column::new(
-                    &element_name(column.source()),
-                    (**item).clone(),
-                    column.since,
-                );
-                parsed.elements(value, |at| {
-                    self.value_fits(&element, parsed, at, path, growth, inexact)
-                })
+                let element = Column::new(&element_name(column.source()), (**item).clone(), column.since);
+                parsed.elements(value, |at| self.value_fits(&element, parsed, at, path, growth, inexact))
             }
             _ => Err(conflict()),
         }
@@ -243,9 +202,8 @@ impl Rules {
                 let inner = element_name(path);
                 parsed.elements(value, |at| {
                     let found = self.infer(parsed, at, &inner, untyped)?;
-                    item = unify(item.take(), found).ok_or_else(|| {
-                        Misfit::conflict(path, "a list of one type", snippet(parsed, value))
-                    })?;
+                    item = unify(item.take(), found)
+                        .ok_or_else(|| Misfit::conflict(path, "a list of one type", snippet(parsed, value)))?;
                     Ok::<_, Misfit>(())
                 })?;
                 match item {
@@ -259,6 +217,9 @@ impl Rules {
             Kind::Object => {
                 let mut columns: Vec<Column> = Vec::new();
                 parsed.fields(value, |name, at| {
+                    if columns.len() == COLUMNS_MAX {
+                        return Err(too_many_columns());
+                    }
                     if let Some(kind) = self.infer(parsed, at, &join(path, name), untyped)? {
                         add_column(&mut columns, name, kind, self.next, &|_| false);
                     }
@@ -308,26 +269,18 @@ impl Rules {
         path: &str,
         notes: &mut GrowthNotes,
     ) -> Result<(), Misfit> {
-        let path = join(path, column.source());
+        let own_path = join(path, column.source());
         match (&mut column.kind, parsed.node(value).kind) {
             (ColumnType::Struct(fields), Kind::Object) => {
-                self.grow(fields, parsed, value, &path, &|_| false, notes);
+                self.grow(fields, parsed, value, &own_path, &|_| false, notes);
             }
             (ColumnType::List(item), Kind::Array) => {
                 let name = element_name(column.source.as_deref().unwrap_or(&column.name));
                 let mut element = Column::new(&name, (**item).clone(), column.since);
-                let parent = path
-                    .rsplit_once('.')
-                    .map_or("", |(parent, _)| parent)
-                    .to_owned();
-                parsed.elements(value, |at| {
-                    self.grow_value(&mut element, parsed, at, &parent, notes)
-                })?;
+                parsed.elements(value, |at| self.grow_value(&mut element, parsed, at, path, notes))?;
                 **item = element.kind;
             }
-            (ColumnType::Int64, Kind::Float) if column.since == self.next => {
-                column.kind = ColumnType::Float64
-            }
+            (ColumnType::Int64, Kind::Float) if column.since == self.next => column.kind = ColumnType::Float64,
             _ => {}
         }
         Ok(())
@@ -346,10 +299,7 @@ pub(crate) struct GrowthNotes {
 /// Finds a field's column by its name in the event. Events tend to have their fields in one order, so the column
 /// after the last hit is tried first.
 pub(crate) fn find(columns: &[Column], name: &str, hint: &mut usize) -> Option<usize> {
-    let found = if columns
-        .get(*hint)
-        .is_some_and(|column| column.source() == name)
-    {
+    let found = if columns.get(*hint).is_some_and(|column| column.source() == name) {
         Some(*hint)
     } else {
         columns.iter().position(|column| column.source() == name)
@@ -367,16 +317,9 @@ fn add_column(
     since: SchemaVersion,
     taken: &dyn Fn(&str) -> bool,
 ) {
-    let name = holdable_name(source, |name| {
-        taken(name) || columns.iter().any(|c| c.name.to_lowercase() == name)
-    });
+    let name = holdable_name(source, |name| taken(name) || columns.iter().any(|c| c.name.to_lowercase() == name));
     let source = (name != source).then(|| source.to_owned());
-    columns.push(Column {
-        name,
-        source,
-        kind,
-        since,
-    });
+    columns.push(Column { name, source, kind, since });
 }
 
 fn unify(one: Option<ColumnType>, other: Option<ColumnType>) -> Option<Option<ColumnType>> {
@@ -385,25 +328,12 @@ fn unify(one: Option<ColumnType>, other: Option<ColumnType>) -> Option<Option<Co
         (None, kind) | (kind, None) => kind,
         (Some(one), Some(other)) if one == other => Some(one),
         (Some(Int64), Some(Float64)) | (Some(Float64), Some(Int64)) => Some(Float64),
-        (Some(List(one)), Some(List(other))) => {
-            Some(List(Box::new(unify(Some(*one), Some(*other))??)))
-        }
+        (Some(List(one)), Some(List(other))) => Some(List(Box::new(unify(Some(*one), Some(*other))??))),
         (Some(Struct(mut columns)), Some(Struct(others))) => {
             for other in others {
-                match columns
-                    .iter_mut()
-                    .find(|column| column.source() == other.source())
-                {
-                    Some(column) => {
-                        column.kind = unify(Some(column.kind.clone()), Some(other.kind))??
-                    }
-                    None => add_column(
-                        &mut columns,
-                        other.source(),
-                        other.kind.clone(),
-                        other.since,
-                        &|_| false,
-                    ),
+                match columns.iter_mut().find(|column| column.source() == other.source()) {
+                    Some(column) => column.kind = unify(Some(column.kind.clone()), Some(other.kind))??,
+                    None => add_column(&mut columns, other.source(), other.kind.clone(), other.since, &|_| false),
                 }
             }
             Some(Struct(columns))
@@ -421,12 +351,14 @@ pub(crate) fn leaves(kind: &ColumnType) -> usize {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+/// Says that an event asks for more columns than there may be.
+pub(crate) fn too_many_columns() -> Misfit {
+    let message = format!("the event would give the table more than {COLUMNS_MAX} columns");
+    Misfit { reason: Reason::SchemaConflict, message }
+}
+
+pub(crate) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn element_name(list: &str) -> String {
@@ -452,29 +384,18 @@ pub(crate) fn parse_integer(literal: &str) -> Option<i64> {
 
 /// Reads a literal as the nearest float, when that is a finite one.
 pub(crate) fn parse_float(literal: &str) -> Option<f64> {
-    literal
-        .parse::<f64>()
-        .ok()
-        .filter(|value| value.is_finite())
+    literal.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
-/// Reads a literal such as `2.0` or `1e3` as the integer that it is.
+/// Reads a literal such as `2.0` as the integer that it is. Decided on the digits: a float would round.
 pub(crate) fn whole_float(literal: &str) -> Option<i64> {
-    let value = parse_float(literal)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "checked to be whole and below 2^53"
-    )]
-    (value.fract() == 0.0 && value.abs() <= EXACT_INTEGER_MAX).then_some(value as i64)
+    let (whole, fraction) = literal.split_once('.')?;
+    fraction.bytes().all(|digit| digit == b'0').then(|| parse_integer(whole)).flatten()
 }
 
 /// Reads an integer literal as the float that equals it.
 pub(crate) fn exact_float(literal: &str) -> Option<f64> {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "the loss is what is looked for"
-    )]
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the loss is what is looked for")]
     parse_integer(literal)
         .map(|integer| (integer, integer as f64))
         .and_then(|(integer, float)| (float as i128 == i128::from(integer)).then_some(float))
@@ -489,13 +410,11 @@ mod tests {
         assert_eq!(parse_integer("9223372036854775807"), Some(i64::MAX));
         assert_eq!(parse_integer("9223372036854775808"), None);
         assert_eq!(whole_float("2.0"), Some(2));
-        assert_eq!(whole_float("1e3"), Some(1000));
+        assert_eq!(whole_float("1e3"), None);
         assert_eq!(whole_float("1.9"), None);
+        assert_eq!(whole_float("1.00000000000000000001"), None);
         assert_eq!(whole_float("1e300"), None);
-        assert_eq!(
-            exact_float("9007199254740992"),
-            Some(9_007_199_254_740_992.0)
-        );
+        assert_eq!(exact_float("9007199254740992"), Some(9_007_199_254_740_992.0));
         assert_eq!(exact_float("9007199254740993"), None);
         assert_eq!(parse_float("1e400"), None);
     }

@@ -79,20 +79,10 @@ impl Tape {
         self.nodes.clear();
         self.scratch.clear();
         if let Err(error) = std::str::from_utf8(event) {
-            return Err(ParseError {
-                what: "invalid UTF-8",
-                at: error.valid_up_to(),
-            });
+            return Err(ParseError { what: "invalid UTF-8", at: error.valid_up_to() });
         }
-        debug_assert!(
-            event.len() < SCRATCH as usize,
-            "events are bounded by EVENT_BYTES_MAX"
-        );
-        let mut parser = Parser {
-            event,
-            at: 0,
-            tape: self,
-        };
+        debug_assert!(event.len() < SCRATCH as usize, "events are bounded by EVENT_BYTES_MAX");
+        let mut parser = Parser { event, at: 0, tape: self };
         parser.skip_space();
         match parser.peek() {
             Some(b'{') => parser.object(1)?,
@@ -102,19 +92,12 @@ impl Tape {
             None => return Err(parser.error("an event must be a JSON object; it is empty")),
         }
         parser.skip_space();
-        if parser.at < event.len() {
-            Err(parser.error("trailing data after the object"))
-        } else {
-            Ok(())
-        }
+        if parser.at < event.len() { Err(parser.error("trailing data after the object")) } else { Ok(()) }
     }
 
     /// Makes a scalar null: it has been taken out of the event and is no column.
     pub(crate) fn take_out(&mut self, index: usize) {
-        debug_assert!(
-            !matches!(self.nodes[index].kind, Kind::Object | Kind::Array),
-            "containers have nodes inside"
-        );
+        debug_assert!(!matches!(self.nodes[index].kind, Kind::Object | Kind::Array), "containers have nodes inside");
         self.nodes[index].kind = Kind::Null;
     }
 
@@ -125,11 +108,7 @@ impl Tape {
     /// Returns the index after the value at `index`.
     pub(crate) fn after(&self, index: usize) -> usize {
         let node = self.nodes[index];
-        if matches!(node.kind, Kind::Object | Kind::Array) {
-            node.next as usize
-        } else {
-            index + 1
-        }
+        if matches!(node.kind, Kind::Object | Kind::Array) { node.next as usize } else { index + 1 }
     }
 
     /// Returns the literal of a number, or a key's or string's content; for [`Kind::EscapedText`] use [`Tape::text`].
@@ -138,8 +117,7 @@ impl Tape {
             return &self.scratch[(node.start & !SCRATCH) as usize..(node.end & !SCRATCH) as usize];
         }
         let bytes = &event[node.start as usize..node.end as usize];
-        std::str::from_utf8(bytes)
-            .expect("the event was checked, and nodes begin and end at ASCII bytes")
+        std::str::from_utf8(bytes).expect("the event was checked, and nodes begin and end at ASCII bytes")
     }
 
     /// Returns the bytes of a string without escapes, checked to be UTF-8 when the event was parsed.
@@ -160,12 +138,7 @@ impl Tape {
 
     fn push(&mut self, kind: Kind, start: usize, end: usize) {
         let offset = |at: usize| u32::try_from(at).expect("events are bounded by EVENT_BYTES_MAX");
-        self.nodes.push(Node {
-            kind,
-            start: offset(start),
-            end: offset(end),
-            next: 0,
-        });
+        self.nodes.push(Node { kind, start: offset(start), end: offset(end), next: 0 });
     }
 
     fn close(&mut self, index: usize) {
@@ -191,11 +164,7 @@ impl Parser<'_> {
     }
 
     fn error(&self, what: &'static str) -> ParseError {
-        let what = if self.at >= self.event.len() && what != EMPTY {
-            "the object is truncated"
-        } else {
-            what
-        };
+        let what = if self.at >= self.event.len() && what != EMPTY { "the object is truncated" } else { what };
         ParseError { what, at: self.at }
     }
 
@@ -266,15 +235,7 @@ impl Parser<'_> {
         match self.peek() {
             Some(b'"') => {
                 let (start, end, escaped) = self.string()?;
-                self.tape.push(
-                    if escaped {
-                        Kind::EscapedText
-                    } else {
-                        Kind::Text
-                    },
-                    start,
-                    end,
-                );
+                self.tape.push(if escaped { Kind::EscapedText } else { Kind::Text }, start, end);
                 Ok(())
             }
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -408,11 +369,7 @@ impl Parser<'_> {
         let begin = self.tape.scratch.len();
         unescape(raw, &mut self.tape.scratch);
         let finish = self.tape.scratch.len();
-        self.tape.push(
-            Kind::Key,
-            begin | SCRATCH as usize,
-            finish | SCRATCH as usize,
-        );
+        self.tape.push(Kind::Key, begin | SCRATCH as usize, finish | SCRATCH as usize);
         Ok(())
     }
 
@@ -431,14 +388,7 @@ impl Parser<'_> {
             let mut names = std::collections::HashSet::with_capacity(fields);
             self.names(object).any(|name| !names.insert(name))
         };
-        if duplicate {
-            Err(ParseError {
-                what: "a field comes twice",
-                at: self.at - 1,
-            })
-        } else {
-            Ok(())
-        }
+        if duplicate { Err(ParseError { what: "a field comes twice", at: self.at - 1 }) } else { Ok(()) }
     }
 
     fn names(&self, object: usize) -> impl Iterator<Item = &str> {
@@ -460,11 +410,7 @@ impl Parser<'_> {
 const EMPTY: &str = "an event must be a JSON object; it is empty";
 
 fn hex(digits: &[u8]) -> u32 {
-    let value = |digit: u8| {
-        char::from(digit)
-            .to_digit(16)
-            .expect("checked to be hexadecimal")
-    };
+    let value = |digit: u8| char::from(digit).to_digit(16).expect("checked to be hexadecimal");
     digits.iter().fold(0, |sum, digit| sum * 16 + value(*digit))
 }
 
@@ -505,32 +451,15 @@ mod tests {
     fn fm04_what_is_not_one_object_is_refused_with_its_place() {
         let check = |event: &[u8], expect: &str| {
             let error = Tape::default().parse(event).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                expect,
-                "{}",
-                String::from_utf8_lossy(event)
-            );
+            assert_eq!(error.to_string(), expect, "{}", String::from_utf8_lossy(event));
         };
         check(b"", "an event must be a JSON object; it is empty at byte 0");
-        check(
-            b"  ",
-            "an event must be a JSON object; it is empty at byte 2",
-        );
-        check(
-            b"[{}]",
-            "an event must be a JSON object; something else is at byte 0",
-        );
-        check(
-            b"7",
-            "an event must be a JSON object; something else is at byte 0",
-        );
+        check(b"  ", "an event must be a JSON object; it is empty at byte 2");
+        check(b"[{}]", "an event must be a JSON object; something else is at byte 0");
+        check(b"7", "an event must be a JSON object; something else is at byte 0");
         check(br#"{"a":1"#, "the object is truncated at byte 6");
         check(br#"{"a":"#, "the object is truncated at byte 5");
-        check(
-            br#"{"a":1}{"b":2}"#,
-            "trailing data after the object at byte 7",
-        );
+        check(br#"{"a":1}{"b":2}"#, "trailing data after the object at byte 7");
         check(br#"{"a":1,}"#, "expected a field name at byte 7");
         check(br#"{"a":01}"#, "expected `,` or `}` at byte 6");
         check(br#"{"a":+1}"#, "expected a value at byte 5");
@@ -538,21 +467,11 @@ mod tests {
         check(b"{\"a\":\"\xff\"}", "invalid UTF-8 at byte 6");
         check(br#"{"a":"\x"}"#, "an unknown escape at byte 7");
         check(br#"{"a":"\ud800"}"#, "half of a surrogate pair at byte 12");
-        check(
-            b"{\"a\":\"\n\"}",
-            "a control character in a string at byte 6",
-        );
+        check(b"{\"a\":\"\n\"}", "a control character in a string at byte 6");
         check(br#"{"a":1,"a":2}"#, "a field comes twice at byte 12");
         check(br#"{"a":1,"\u0061":2}"#, "a field comes twice at byte 17");
-        let deep = format!(
-            "{}{}",
-            r#"{"a":"#.repeat(DEPTH_MAX + 1),
-            "}".repeat(DEPTH_MAX + 1)
-        );
-        assert_eq!(
-            Tape::default().parse(deep.as_bytes()).unwrap_err().what,
-            "nested too deeply"
-        );
+        let deep = format!("{}{}", r#"{"a":"#.repeat(DEPTH_MAX + 1), "}".repeat(DEPTH_MAX + 1));
+        assert_eq!(Tape::default().parse(deep.as_bytes()).unwrap_err().what, "nested too deeply");
     }
 
     #[test]

@@ -23,10 +23,7 @@ fn event(number: u64, payload: &str) -> Event {
 
 fn decode(rules: &DecodeRules, events: &[&str]) -> (Decoder, Vec<Result<Timestamp, Misfit>>) {
     let mut decoder = Decoder::new(rules, None, &[], 20, Growing::Allowed);
-    let results = (1..)
-        .zip(events)
-        .map(|(number, payload)| decoder.push("0", &event(number, payload)))
-        .collect();
+    let results = (1..).zip(events).map(|(number, payload)| decoder.push("0", &event(number, payload))).collect();
     (decoder, results)
 }
 
@@ -43,11 +40,7 @@ fn check(events: &[&str], rows: &[&str], refused: &[&str]) {
     writer.finish().unwrap();
     let text = String::from_utf8(writer.into_inner()).unwrap();
     assert_eq!(text.lines().collect::<Vec<_>>(), rows);
-    let misfits: Vec<_> = results
-        .into_iter()
-        .filter_map(Result::err)
-        .map(|misfit| misfit.message)
-        .collect();
+    let misfits: Vec<_> = results.into_iter().filter_map(Result::err).map(|misfit| misfit.message).collect();
     assert_eq!(misfits, refused);
 }
 
@@ -65,76 +58,32 @@ fn a_fraction_in_an_integer_column_is_a_conflict_never_truncated() {
 
 #[test]
 fn a_number_in_a_string_is_no_number() {
-    check(
-        &[r#"{"a":7}"#, r#"{"a":"7"}"#],
-        &[r#"{"a":7}"#],
-        &["field a: a string does not fit BIGINT"],
-    );
-    check(
-        &[r#"{"a":"7"}"#, r#"{"a":7}"#],
-        &[r#"{"a":"7"}"#],
-        &["field a: 7 does not fit VARCHAR"],
-    );
-    check(
-        &[r#"{"a":true}"#, r#"{"a":"true"}"#],
-        &[r#"{"a":true}"#],
-        &["field a: a string does not fit BOOLEAN"],
-    );
+    check(&[r#"{"a":7}"#, r#"{"a":"7"}"#], &[r#"{"a":7}"#], &["field a: a string does not fit BIGINT"]);
+    check(&[r#"{"a":"7"}"#, r#"{"a":7}"#], &[r#"{"a":"7"}"#], &["field a: 7 does not fit VARCHAR"]);
+    check(&[r#"{"a":true}"#, r#"{"a":"true"}"#], &[r#"{"a":true}"#], &["field a: a string does not fit BOOLEAN"]);
 }
 
 #[test]
 fn epoch_numbers_in_a_text_timestamp_are_refused() {
-    let rules = DecodeRules {
-        time_field: Some("t".into()),
-        ..rules()
-    };
-    let (_, results) = decode(
-        &rules,
-        &[
-            r#"{"t":"2020-01-01"}"#,
-            r#"{"t":1577836800000}"#,
-            r#"{"a":1}"#,
-        ],
-    );
-    assert_eq!(
-        results[0].as_ref().unwrap().to_string(),
-        "2020-01-01T00:00:00Z"
-    );
+    let rules = DecodeRules { time_field: Some("t".into()), ..rules() };
+    let (_, results) = decode(&rules, &[r#"{"t":"2020-01-01"}"#, r#"{"t":1577836800000}"#, r#"{"a":1}"#]);
+    assert_eq!(results[0].as_ref().unwrap().to_string(), "2020-01-01T00:00:00Z");
     assert_eq!(results[1].as_ref().unwrap_err().reason, Reason::NoTimestamp);
-    assert_eq!(
-        results[2].as_ref().unwrap().to_string(),
-        "2026-11-21T00:00:00Z",
-        "arrival counts"
-    );
+    assert_eq!(results[2].as_ref().unwrap().to_string(), "2026-11-21T00:00:00Z", "arrival counts");
 }
 
 #[test]
 fn fm27_a_clock_that_is_far_ahead_moves_nothing() {
-    let rules = DecodeRules {
-        time_field: Some("t".into()),
-        ..rules()
-    };
-    let (_, results) = decode(
-        &rules,
-        &[r#"{"t":"2026-11-21T00:59:59Z"}"#, r#"{"t":"2226-01-01"}"#],
-    );
+    let rules = DecodeRules { time_field: Some("t".into()), ..rules() };
+    let (_, results) = decode(&rules, &[r#"{"t":"2026-11-21T00:59:59Z"}"#, r#"{"t":"2226-01-01"}"#]);
     assert!(results[0].is_ok());
-    assert_eq!(
-        results[1].as_ref().unwrap_err().reason,
-        Reason::FutureTimestamp
-    );
+    assert_eq!(results[1].as_ref().unwrap_err().reason, Reason::FutureTimestamp);
 }
 
 #[test]
 fn duplicate_fields_and_two_objects_are_refused_and_the_next_event_is_whole() {
     check(
-        &[
-            r#"{"a":1,"a":2}"#,
-            r#"{"a":3}{"a":4}"#,
-            r#"{"a":"#,
-            "",
-            r#"{"a":5}"#,
-        ],
+        &[r#"{"a":1,"a":2}"#, r#"{"a":3}{"a":4}"#, r#"{"a":"#, "", r#"{"a":5}"#],
         &[r#"{"a":5}"#],
         &[
             "a field comes twice at byte 12",
@@ -156,11 +105,7 @@ fn unknown_fields_add_columns() {
 
 #[test]
 fn integers_widen_while_the_column_is_new_and_stay_exact() {
-    check(
-        &[r#"{"a":1}"#, r#"{"a":2.5}"#, r#"{"a":3}"#],
-        &[r#"{"a":1.0}"#, r#"{"a":2.5}"#, r#"{"a":3.0}"#],
-        &[],
-    );
+    check(&[r#"{"a":1}"#, r#"{"a":2.5}"#, r#"{"a":3}"#], &[r#"{"a":1.0}"#, r#"{"a":2.5}"#, r#"{"a":3.0}"#], &[]);
     check(
         &[r#"{"a":9007199254740993}"#, r#"{"a":2.5}"#],
         &[r#"{"a":9007199254740993}"#],
@@ -171,11 +116,7 @@ fn integers_widen_while_the_column_is_new_and_stay_exact() {
         &[r#"{"a":0.5}"#],
         &["field a: 9007199254740993 does not fit DOUBLE"],
     );
-    check(
-        &[r#"{"a":18446744073709551615}"#],
-        &[],
-        &["field a: 18446744073709551615 does not fit any column type"],
-    );
+    check(&[r#"{"a":18446744073709551615}"#], &[], &["field a: 18446744073709551615 does not fit any column type"]);
 }
 
 #[test]
@@ -194,11 +135,7 @@ fn nested_values_keep_their_shape() {
             r#"{"p":null}"#,
             r#"{"p":[{"x":"no"}]}"#,
         ],
-        &[
-            r#"{"p":[{"x":1.0},{"x":2.5,"y":"b"}]}"#,
-            r#"{"p":[],"s":{"t":true}}"#,
-            r#"{}"#,
-        ],
+        &[r#"{"p":[{"x":1.0},{"x":2.5,"y":"b"}]}"#, r#"{"p":[],"s":{"t":true}}"#, r#"{}"#],
         &["field p[].x: a string does not fit DOUBLE"],
     );
 }
@@ -222,60 +159,125 @@ fn the_final_schema_gives_the_same_rows() {
     let rows = |decoder: &mut Decoder| {
         let schema = Arc::new(decoder.schema().arrow_schema());
         let mut hasher = headwater_lake::digest::RowHasher::new(&schema);
-        decoder
-            .take(true)
-            .iter()
-            .for_each(|decoded| hasher.update(&adapt(&decoded.rows, &schema)));
+        decoder.take(true).iter().for_each(|decoded| hasher.update(&adapt(&decoded.rows, &schema)));
         hasher.finish()
     };
     let (mut first, results) = decode(&rules(), &events);
     assert!(!first.must_read_again());
     let mut second = Decoder::new(&rules(), Some(&first.schema()), &[], 20, Growing::Fixed);
-    let again: Vec<_> = (1..)
-        .zip(&events)
-        .map(|(number, payload)| second.push("0", &event(number, payload)))
-        .collect();
+    let again: Vec<_> = (1..).zip(&events).map(|(number, payload)| second.push("0", &event(number, payload))).collect();
     assert_eq!(again, results);
     assert_eq!(rows(&mut first), rows(&mut second));
 }
 
 #[test]
 fn names_that_are_taken_are_mapped() {
-    let (decoder, _) = decode(
-        &rules(),
-        &[r#"{"_shard":1,"A b":2,"a_b":3,"_event_id":"id"}"#],
-    );
-    let names: Vec<_> = decoder.schema().columns[5..]
-        .iter()
-        .map(|column| column.name.clone())
-        .collect();
+    let (decoder, _) = decode(&rules(), &[r#"{"_shard":1,"A b":2,"a_b":3,"_event_id":"id"}"#]);
+    let names: Vec<_> = decoder.schema().columns[5..].iter().map(|column| column.name.clone()).collect();
     assert_eq!(names, ["_shard_2", "A_b", "a_b_2"]);
 }
 
 #[test]
 fn event_ids_come_from_the_event_or_from_the_position() {
-    let (mut decoder, _) = decode(
-        &rules(),
-        &[
-            r#"{"_event_id":"x\n1"}"#,
-            r#"{"_event_id":7}"#,
-            r#"{"a":1}"#,
-        ],
-    );
+    let (mut decoder, _) = decode(&rules(), &[r#"{"_event_id":"x\n1"}"#, r#"{"_event_id":7}"#, r#"{"a":1}"#]);
     let ids: Vec<String> = decoder
         .take(true)
         .iter()
         .flat_map(|decoded| {
-            let ids = decoded
-                .rows
-                .column(0)
-                .as_any()
-                .downcast_ref::<StringArray>()
-                .unwrap();
-            ids.iter()
-                .map(|id| id.unwrap().to_owned())
-                .collect::<Vec<_>>()
+            let ids = decoded.rows.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+            ids.iter().map(|id| id.unwrap().to_owned()).collect::<Vec<_>>()
         })
         .collect();
     assert_eq!(ids, ["x\n1", "7", "0:3:0"]);
+}
+
+#[test]
+fn parts_of_an_event_that_disagree_are_a_conflict() {
+    check(
+        &[
+            r#"{"p":[{"x":1}]}"#,
+            r#"{"p":[{"k":1},{"k":"s"}]}"#,
+            r#"{"p":[{"k":1},{"k":[]}]}"#,
+            r#"{"p":[{"k":true},{"k":5}]}"#,
+            r#"{"a":[9007199254740993,2.5]}"#,
+            r#"{"p":[{"x":2}]}"#,
+        ],
+        &[r#"{"p":[{"x":1}]}"#, r#"{"p":[{"x":2}]}"#],
+        &[
+            "field p[].k: a string does not fit BIGINT",
+            "field p[].k: an array does not fit BIGINT",
+            "field p[].k: 5 does not fit BOOLEAN",
+            "field a[]: 9007199254740993 does not fit DOUBLE",
+        ],
+    );
+}
+
+proptest::proptest! {
+    /// No byte sequence makes the decoder panic, and what it takes comes out the same with the final schema.
+    #[test]
+    fn any_events_decode_the_same_again(events in proptest::collection::vec(json(), 1..12)) {
+        let payloads: Vec<&str> = events.iter().map(String::as_str).collect();
+        let (mut first, results) = decode(&rules(), &payloads);
+        let schema = first.schema();
+        let fixed = |schema: &TableSchema| Decoder::new(&rules(), Some(schema), &[], 20, Growing::Fixed);
+        let run = |decoder: &mut Decoder| -> Vec<_> {
+            (1..).zip(&payloads).map(|(number, payload)| decoder.push("0", &event(number, payload))).collect()
+        };
+        let rows = |decoder: &mut Decoder| {
+            let arrow = Arc::new(schema.arrow_schema());
+            let mut hasher = headwater_lake::digest::RowHasher::new(&arrow);
+            decoder.take(true).iter().for_each(|decoded| hasher.update(&adapt(&decoded.rows, &arrow)));
+            hasher.finish()
+        };
+        let mut second = fixed(&schema);
+        let again = run(&mut second);
+        if !first.must_read_again() {
+            proptest::prop_assert_eq!(&again, &results);
+            proptest::prop_assert_eq!(rows(&mut first), rows(&mut second));
+        }
+        let mut third = fixed(&schema);
+        proptest::prop_assert_eq!(run(&mut third), again);
+    }
+
+    #[test]
+    fn any_bytes_are_a_row_or_a_misfit(payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+        let mut decoder = Decoder::new(&rules(), None, &[], 20, Growing::Allowed);
+        let event = Event { payload: payload.into(), ..event(1, "") };
+        let _ = decoder.push("0", &event);
+    }
+}
+
+/// Small objects with few names, so that they often meet and often disagree.
+fn json() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        (-3_i64..3).prop_map(|n| n.to_string()),
+        Just("9007199254740993".to_owned()),
+        Just("1.5".to_owned()),
+        Just("2.0".to_owned()),
+        Just("1e400".to_owned()),
+        Just("\"x\"".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+    ];
+    let value = leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(|items| format!("[{}]", items.join(","))),
+            object(inner),
+        ]
+    });
+    object(value)
+}
+
+fn object(
+    value: impl proptest::strategy::Strategy<Value = String>,
+) -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let names = proptest::sample::subsequence(vec!["a", "b", "b.a", ""], 0..4);
+    (names, proptest::collection::vec(value, 4)).prop_map(|(names, values)| {
+        let fields: Vec<_> = names.iter().zip(values).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(","))
+    })
 }

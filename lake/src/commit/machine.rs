@@ -106,9 +106,7 @@ pub enum Fact<S> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A file named by a cut holds other rows.
-    #[error(
-        "{key} holds other rows than its cut says ({actual} instead of {expected}): something else wrote it"
-    )]
+    #[error("{key} holds other rows than its cut says ({actual} instead of {expected}): something else wrote it")]
     OtherRows {
         /// The file's key.
         key: String,
@@ -118,9 +116,7 @@ pub enum Violation {
         actual: String,
     },
     /// A table went back to an earlier epoch.
-    #[error(
-        "the {output} table has epoch {found} where epoch {known} was committed: the lake was changed or restored"
-    )]
+    #[error("the {output} table has epoch {found} where epoch {known} was committed: the lake was changed or restored")]
     WentBack {
         /// The output.
         output: Output,
@@ -164,14 +160,8 @@ enum Phase {
     EncodeAgain,
     Publish(Box<Cut>),
     ReadBack(Box<Cut>),
-    Write {
-        cut: Box<Cut>,
-        files: BTreeMap<FileRef, FileState>,
-        reload: Option<Output>,
-    },
-    Release {
-        redo: bool,
-    },
+    Write { cut: Box<Cut>, files: BTreeMap<FileRef, FileState>, reload: Option<Output> },
+    Release { redo: bool },
 }
 
 /// One lane's writer: where it is in the protocol.
@@ -186,11 +176,7 @@ pub struct Machine<S> {
 
 impl<S: Clone> Default for Machine<S> {
     fn default() -> Self {
-        Self {
-            tables: BTreeMap::new(),
-            phase: Phase::Recover,
-            redo: false,
-        }
+        Self { tables: BTreeMap::new(), phase: Phase::Recover, redo: false }
     }
 }
 
@@ -213,9 +199,7 @@ impl<S: Clone> Machine<S> {
     pub fn next(&self) -> Action {
         match &self.phase {
             Phase::Recover => {
-                let unread = Output::ALL
-                    .into_iter()
-                    .find(|output| !self.tables.contains_key(output));
+                let unread = Output::ALL.into_iter().find(|output| !self.tables.contains_key(output));
                 Action::ReadTable(unread.expect("recovery ends with the last table"))
             }
             Phase::FindCut => Action::ReadCut(self.committed_everywhere().next()),
@@ -229,34 +213,20 @@ impl<S: Clone> Machine<S> {
             Phase::EncodeAgain => Action::EncodeAgain,
             Phase::Publish(_) => Action::PublishCut,
             Phase::ReadBack(cut) => Action::ReadCut(cut.epoch),
-            Phase::Write {
-                reload: Some(output),
-                ..
-            } => Action::ReadTable(*output),
-            Phase::Write {
-                cut,
-                files,
-                reload: None,
-            } => self.next_write(cut, files),
+            Phase::Write { reload: Some(output), .. } => Action::ReadTable(*output),
+            Phase::Write { cut, files, reload: None } => self.next_write(cut, files),
             Phase::Release { .. } => Action::Release,
         }
     }
 
     fn next_write(&self, cut: &Cut, files: &BTreeMap<FileRef, FileState>) -> Action {
-        let with = |wanted: FileState| {
-            files
-                .iter()
-                .find(|(_, state)| **state == wanted)
-                .map(|(file, _)| *file)
-        };
+        let with = |wanted: FileState| files.iter().find(|(_, state)| **state == wanted).map(|(file, _)| *file);
         // Everything is looked at before anything is made again: if all is there, the log is not read.
         if let Some(file) = with(FileState::Unseen).or_else(|| with(FileState::Doubtful)) {
             return Action::Inspect(file);
         }
         if with(FileState::Missing).is_some() {
-            let missing = files
-                .iter()
-                .filter(|(_, state)| **state == FileState::Missing);
+            let missing = files.iter().filter(|(_, state)| **state == FileState::Missing);
             return Action::MakeFiles(missing.map(|(file, _)| *file).collect());
         }
         if let Some(file) = with(FileState::AtHand) {
@@ -273,15 +243,8 @@ impl<S: Clone> Machine<S> {
     /// # Panics
     /// When it was not asked for, or the cut is not the next one: a bug of the caller.
     pub fn propose(&mut self, proposal: Proposal) {
-        assert!(
-            matches!(self.phase, Phase::Idle | Phase::EncodeAgain),
-            "a proposal was not asked for"
-        );
-        assert_eq!(
-            proposal.cut.epoch,
-            self.committed_everywhere().next(),
-            "P1: epochs have no gaps"
-        );
+        assert!(matches!(self.phase, Phase::Idle | Phase::EncodeAgain), "a proposal was not asked for");
+        assert_eq!(proposal.cut.epoch, self.committed_everywhere().next(), "P1: epochs have no gaps");
         self.phase = if proposal.schema_changes.is_empty() {
             Phase::Publish(Box::new(proposal.cut))
         } else {
@@ -310,9 +273,7 @@ impl<S: Clone> Machine<S> {
             }
             (Phase::Resume, Fact::Resumed) => Phase::Idle,
             (Phase::Evolve(proposal), fact) => self.evolved(proposal, fact),
-            (Phase::ReloadForSchema(output), Fact::Table(table)) => {
-                self.reloaded_for_schema(output, table)?
-            }
+            (Phase::ReloadForSchema(output), Fact::Table(table)) => self.reloaded_for_schema(output, table)?,
             (Phase::Publish(cut), Fact::Created) => self.write(cut, FileState::AtHand),
             (Phase::Publish(cut), Fact::Exists | Fact::Unknown) => Phase::ReadBack(cut),
             (Phase::ReadBack(cut), Fact::Cut(found)) => self.read_back(cut, found),
@@ -325,16 +286,9 @@ impl<S: Clone> Machine<S> {
     }
 
     fn recovered(&mut self, table: Table<S>) -> Phase {
-        let unread = Output::ALL
-            .into_iter()
-            .find(|output| !self.tables.contains_key(output));
-        self.tables
-            .insert(unread.expect("recovery ends with the last table"), table);
-        if self.tables.len() == Output::ALL.len() {
-            Phase::FindCut
-        } else {
-            Phase::Recover
-        }
+        let unread = Output::ALL.into_iter().find(|output| !self.tables.contains_key(output));
+        self.tables.insert(unread.expect("recovery ends with the last table"), table);
+        if self.tables.len() == Output::ALL.len() { Phase::FindCut } else { Phase::Recover }
     }
 
     fn restart(&mut self) -> Phase {
@@ -355,29 +309,18 @@ impl<S: Clone> Machine<S> {
                 }
             }
             Fact::Conflict | Fact::Unknown => Phase::ReloadForSchema(output),
-            fact => panic!(
-                "a schema change has no answer of this kind: {}",
-                name_of(&fact)
-            ),
+            fact => panic!("a schema change has no answer of this kind: {}", name_of(&fact)),
         }
     }
 
     fn reloaded_for_schema(&mut self, output: Output, table: Table<S>) -> Result<Phase, Violation> {
         let known = self.table_mut(output).committed;
         if table.committed < known {
-            return Err(Violation::WentBack {
-                output,
-                found: table.committed,
-                known,
-            });
+            return Err(Violation::WentBack { output, found: table.committed, known });
         }
         let lost = table.committed > known;
         *self.table_mut(output) = table;
-        Ok(if lost {
-            self.restart()
-        } else {
-            Phase::EncodeAgain
-        })
+        Ok(if lost { self.restart() } else { Phase::EncodeAgain })
     }
 
     fn read_back(&mut self, ours: Box<Cut>, found: Option<Box<Cut>>) -> Phase {
@@ -395,16 +338,10 @@ impl<S: Clone> Machine<S> {
         let files = self
             .outputs_before(cut.epoch)
             .into_iter()
-            .flat_map(|output| {
-                (0..cut.output(output).files.len()).map(move |index| FileRef { output, index })
-            })
+            .flat_map(|output| (0..cut.output(output).files.len()).map(move |index| FileRef { output, index }))
             .map(|file| (file, state))
             .collect();
-        Phase::Write {
-            cut,
-            files,
-            reload: None,
-        }
+        Phase::Write { cut, files, reload: None }
     }
 
     fn wrote(
@@ -415,9 +352,7 @@ impl<S: Clone> Machine<S> {
         fact: Fact<S>,
     ) -> Result<Phase, Violation> {
         if let Some(output) = reload {
-            let Fact::Table(table) = fact else {
-                panic!("a reload is answered by the table")
-            };
+            let Fact::Table(table) = fact else { panic!("a reload is answered by the table") };
             return self.reloaded_for_commit(output, table, cut, files);
         }
         match (self.next_write(&cut, &files), fact) {
@@ -434,46 +369,23 @@ impl<S: Clone> Machine<S> {
             }
             (Action::Inspect(file), Fact::File(None)) => {
                 let doubtful = files.get(&file) == Some(&FileState::Doubtful);
-                files.insert(
-                    file,
-                    if doubtful {
-                        FileState::AtHand
-                    } else {
-                        FileState::Missing
-                    },
-                );
+                files.insert(file, if doubtful { FileState::AtHand } else { FileState::Missing });
             }
             (Action::MakeFiles(made), Fact::Made) => {
                 files.extend(made.into_iter().map(|file| (file, FileState::AtHand)));
             }
             (Action::Put(file), Fact::Created) => _ = files.insert(file, FileState::There),
-            (Action::Put(file), Fact::Exists | Fact::Unknown) => {
-                _ = files.insert(file, FileState::Doubtful)
-            }
+            (Action::Put(file), Fact::Exists | Fact::Unknown) => _ = files.insert(file, FileState::Doubtful),
             (Action::Commit(output), Fact::Committed(snapshot)) => {
-                self.tables.insert(
-                    output,
-                    Table {
-                        committed: cut.epoch,
-                        snapshot,
-                    },
-                );
+                self.tables.insert(output, Table { committed: cut.epoch, snapshot });
                 return Ok(self.committed_or_more(cut, files));
             }
             (Action::Commit(output), Fact::Conflict | Fact::Unknown) => {
-                return Ok(Phase::Write {
-                    cut,
-                    files,
-                    reload: Some(output),
-                });
+                return Ok(Phase::Write { cut, files, reload: Some(output) });
             }
             (action, fact) => panic!("{action:?} has no answer of this kind: {}", name_of(&fact)),
         }
-        Ok(Phase::Write {
-            cut,
-            files,
-            reload: None,
-        })
+        Ok(Phase::Write { cut, files, reload: None })
     }
 
     /// Epoch n or more: done. n - 1: try again, against this snapshot. Less: the lake is not what it was.
@@ -486,48 +398,29 @@ impl<S: Clone> Machine<S> {
     ) -> Result<Phase, Violation> {
         let known = self.table_mut(output).committed;
         if table.committed < known {
-            return Err(Violation::WentBack {
-                output,
-                found: table.committed,
-                known,
-            });
+            return Err(Violation::WentBack { output, found: table.committed, known });
         }
         let overtaken = table.committed > cut.epoch;
         *self.table_mut(output) = table;
-        Ok(if overtaken {
-            self.restart()
-        } else {
-            self.committed_or_more(cut, files)
-        })
+        Ok(if overtaken { self.restart() } else { self.committed_or_more(cut, files) })
     }
 
     fn committed_or_more(&self, cut: Box<Cut>, files: BTreeMap<FileRef, FileState>) -> Phase {
         if self.outputs_before(cut.epoch).is_empty() {
             Phase::Release { redo: self.redo }
         } else {
-            Phase::Write {
-                cut,
-                files,
-                reload: None,
-            }
+            Phase::Write { cut, files, reload: None }
         }
     }
 
     fn outputs_before(&self, epoch: Epoch) -> Vec<Output> {
-        let behind = self
-            .tables
-            .iter()
-            .filter(|(_, table)| table.committed < epoch);
+        let behind = self.tables.iter().filter(|(_, table)| table.committed < epoch);
         behind.map(|(output, _)| *output).collect()
     }
 
     /// The smallest epoch over all outputs: where a restart begins.
     fn committed_everywhere(&self) -> Epoch {
-        self.tables
-            .values()
-            .map(|table| table.committed)
-            .min()
-            .expect("every output was read")
+        self.tables.values().map(|table| table.committed).min().expect("every output was read")
     }
 
     fn table_mut(&mut self, output: Output) -> &mut Table<S> {

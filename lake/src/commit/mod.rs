@@ -5,6 +5,5 @@ mod writer;
 
 pub use machine::{Action, Fact, FileRef, Machine, Proposal, Table, Violation};
 pub use writer::{
-    EncodedFile, EpochRows, LaneWriter, Prepared, Ready, Settings, Tables, lanes_with_cuts,
-    positions_after, read_cut,
+    EncodedFile, EpochRows, LaneWriter, Prepared, Ready, Settings, Tables, lanes_with_cuts, positions_after, read_cut,
 };

@@ -103,10 +103,7 @@ impl LaneWriter {
     /// When the tables' folders cannot be made.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let log = |output| Ok((output, DeltaLog::new(&settings.generation, output)?));
-        let logs = Output::ALL
-            .into_iter()
-            .map(log)
-            .collect::<Result<_, Error>>()?;
+        let logs = Output::ALL.into_iter().map(log).collect::<Result<_, Error>>()?;
         Ok(Self {
             settings,
             machine: Machine::default(),
@@ -120,14 +117,7 @@ impl LaneWriter {
 
     /// Returns the tables as last read; complete once [`LaneWriter::recover`] has returned.
     pub fn tables(&self) -> Tables {
-        let base = |output| {
-            (
-                output,
-                self.machine
-                    .table(output)
-                    .and_then(|table| table.snapshot.clone()),
-            )
-        };
+        let base = |output| (output, self.machine.table(output).and_then(|table| table.snapshot.clone()));
         Output::ALL.into_iter().map(base).collect()
     }
 
@@ -150,23 +140,15 @@ impl LaneWriter {
     /// # Errors
     /// When the lake cannot be trusted or does not answer. Nothing is lost: the next start goes on from the lake.
     pub async fn write(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
-        let Action::Idle(after) = self.machine.next() else {
-            unreachable!("it is written to only when it is ready")
-        };
+        let Action::Idle(after) = self.machine.next() else { unreachable!("it is written to only when it is ready") };
         self.offer(rows, after.next()).await?;
         self.run(rows).await
     }
 
     async fn offer(&mut self, rows: &mut dyn EpochRows, epoch: Epoch) -> Result<(), Error> {
         let Prepared { cut, schemas } = rows.propose(epoch, &self.tables()).await?;
-        debug_assert!(
-            cut.account.balances(),
-            "A1: read = kept + filtered + dead letters + duplicates"
-        );
-        self.machine.propose(Proposal {
-            cut,
-            schema_changes: schemas.keys().copied().collect(),
-        });
+        debug_assert!(cut.account.balances(), "A1: read = kept + filtered + dead letters + duplicates");
+        self.machine.propose(Proposal { cut, schema_changes: schemas.keys().copied().collect() });
         self.schemas = schemas;
         self.files.clear();
         Ok(())
@@ -178,10 +160,7 @@ impl LaneWriter {
             tracing::debug!(lane = %self.settings.lane, ?action, "protocol");
             let fact = match action {
                 Action::Idle(after) => {
-                    return Ok(Ready {
-                        after,
-                        positions: self.resumed.take(),
-                    });
+                    return Ok(Ready { after, positions: self.resumed.take() });
                 }
                 Action::EncodeAgain => {
                     let epoch = self.committed_everywhere().next();
@@ -199,13 +178,7 @@ impl LaneWriter {
                 Action::PublishCut => {
                     let cut = self.cut()?;
                     let key = self.cut_key(cut.epoch);
-                    match self
-                        .settings
-                        .generation
-                        .store
-                        .create(&key, cut.to_bytes().into())
-                        .await?
-                    {
+                    match self.settings.generation.store.create(&key, cut.to_bytes().into()).await? {
                         Create::Created => Fact::Created,
                         Create::Exists => Fact::Exists,
                         Create::Unknown => self.unclear().await?,
@@ -214,11 +187,7 @@ impl LaneWriter {
                 Action::Inspect(file) => self.inspect(file).await?,
                 Action::MakeFiles(files) => {
                     let cut = self.cut()?.clone();
-                    tracing::info!(
-                        epoch = cut.epoch.0,
-                        files = files.len(),
-                        "reading an epoch again"
-                    );
+                    tracing::info!(epoch = cut.epoch.0, files = files.len(), "reading an epoch again");
                     rows.read_again(&cut, &self.tables()).await?;
                     Fact::Made
                 }
@@ -229,20 +198,17 @@ impl LaneWriter {
                     Fact::Released
                 }
             };
-            if !matches!(fact, Fact::Unknown) {
+            // Reading back is no progress: only something that was done is.
+            if matches!(fact, Fact::Created | Fact::Committed(_) | Fact::Resumed | Fact::Released) {
                 self.unclear = 0;
             }
             let lane = self.settings.lane;
-            self.machine
-                .apply(fact)
-                .map_err(|violation| Error::Violated { lane, violation })?;
+            self.machine.apply(fact).map_err(|violation| Error::Violated { lane, violation })?;
         }
     }
 
     async fn read_table(&self, output: Output) -> Result<Table<Base>, Error> {
-        self.logs[&output]
-            .reload(self.settings.lane, self.machine.table(output))
-            .await
+        self.logs[&output].reload(self.settings.lane, self.machine.table(output)).await
     }
 
     async fn read_cut(&self, epoch: Epoch) -> Result<Option<Cut>, Error> {
@@ -254,10 +220,7 @@ impl LaneWriter {
     }
 
     async fn change_schema(&mut self, output: Output) -> Result<Fact<Base>, Error> {
-        let (schema, keys) = self
-            .schemas
-            .get(&output)
-            .expect("the proposal came with the schemas it needs");
+        let (schema, keys) = self.schemas.get(&output).expect("the proposal came with the schemas it needs");
         let log = &self.logs[&output];
         let commit = match self.base(output) {
             None => log.create(schema, keys).await?,
@@ -284,23 +247,17 @@ impl LaneWriter {
         let EncodedFile { bytes, footer } = rows.encode(self.cut()?, file).await?;
         let size = bytes.len() as u64;
         let facts = FileFacts::of(&footer, size, self.settings.clock.now().micros() / 1000);
-        debug_assert_eq!(
-            facts.digest,
-            Some(self.intent(file)?.digest),
-            "C2: a file holds the rows of its cut"
-        );
-        Ok(
-            match self.settings.generation.store.create(&key, bytes).await? {
-                Create::Created => {
-                    metrics::counter!(crate::metrics::FILES).increment(1);
-                    metrics::counter!(crate::metrics::FILE_BYTES).increment(size);
-                    self.files.insert(file, facts);
-                    Fact::Created
-                }
-                Create::Exists => Fact::Exists,
-                Create::Unknown => self.unclear().await?,
-            },
-        )
+        debug_assert_eq!(facts.digest, Some(self.intent(file)?.digest), "C2: a file holds the rows of its cut");
+        Ok(match self.settings.generation.store.create(&key, bytes).await? {
+            Create::Created => {
+                metrics::counter!(crate::metrics::FILES).increment(1);
+                metrics::counter!(crate::metrics::FILE_BYTES).increment(size);
+                self.files.insert(file, facts);
+                Fact::Created
+            }
+            Create::Exists => Fact::Exists,
+            Create::Unknown => self.unclear().await?,
+        })
     }
 
     async fn commit(&mut self, output: Output) -> Result<Fact<Base>, Error> {
@@ -312,16 +269,11 @@ impl LaneWriter {
         })?;
         let intents = cut.output(output).files.iter().enumerate();
         let add = |(index, intent)| {
-            let facts = self
-                .files
-                .get(&FileRef { output, index })
-                .expect("C3: every file is there before the commit");
+            let facts = self.files.get(&FileRef { output, index }).expect("C3: every file is there before the commit");
             facts.add(intent, &base.keys)
         };
         let adds = intents.map(add).collect();
-        let commit = self.logs[&output]
-            .append(&base, adds, self.settings.lane, cut.epoch)
-            .await?;
+        let commit = self.logs[&output].append(&base, adds, self.settings.lane, cut.epoch).await?;
         if let Commit::Committed(state) = &commit {
             self.checkpoint_at_times(output, state).await;
         }
@@ -355,11 +307,7 @@ impl LaneWriter {
         self.unclear += 1;
         if self.unclear > UNCLEAR_MAX {
             let epoch = self.machine.cut().map_or(Epoch(0), |cut| cut.epoch);
-            return Err(Error::TriesUsedUp {
-                lane: self.settings.lane,
-                epoch,
-                tries: self.unclear,
-            });
+            return Err(Error::TriesUsedUp { lane: self.settings.lane, epoch, tries: self.unclear });
         }
         tokio::time::sleep(Duration::from_millis(10) * self.unclear * self.unclear).await;
         Ok(Fact::Unknown)
@@ -367,24 +315,15 @@ impl LaneWriter {
 
     fn committed_everywhere(&self) -> Epoch {
         let committed = |output| self.machine.table(output).map(|table| table.committed);
-        Output::ALL
-            .into_iter()
-            .filter_map(committed)
-            .min()
-            .unwrap_or_default()
+        Output::ALL.into_iter().filter_map(committed).min().unwrap_or_default()
     }
 
     fn base(&self, output: Output) -> Base {
-        self.machine
-            .table(output)
-            .and_then(|table| table.snapshot.clone())
+        self.machine.table(output).and_then(|table| table.snapshot.clone())
     }
 
     fn cut(&self) -> Result<&Cut, Error> {
-        Ok(self
-            .machine
-            .cut()
-            .expect("the machine names actions on a cut only while it has one"))
+        Ok(self.machine.cut().expect("the machine names actions on a cut only while it has one"))
     }
 
     fn intent(&self, file: FileRef) -> Result<&cut::FileIntent, Error> {
@@ -393,22 +332,13 @@ impl LaneWriter {
 
     fn data_key(&self, file: FileRef) -> Result<object_store::path::Path, Error> {
         let generation = &self.settings.generation;
-        let folder = layout::generation(
-            &generation.table,
-            file.output,
-            generation.description.number,
-        );
+        let folder = layout::generation(&generation.table, file.output, generation.description.number);
         Ok(format!("{folder}/{}", self.intent(file)?.key).into())
     }
 
     fn cut_key(&self, epoch: Epoch) -> object_store::path::Path {
         let generation = &self.settings.generation;
-        layout::cut(
-            &generation.table,
-            generation.description.number,
-            self.settings.lane,
-            epoch,
-        )
+        layout::cut(&generation.table, generation.description.number, self.settings.lane, epoch)
     }
 }
 
@@ -416,30 +346,15 @@ impl LaneWriter {
 ///
 /// # Errors
 /// When the store does not answer or the cut is damaged.
-pub async fn read_cut(
-    generation: &OpenGeneration,
-    lane: Lane,
-    epoch: Epoch,
-) -> Result<Option<Cut>, Error> {
-    let key = layout::cut(
-        &generation.table,
-        generation.description.number,
-        lane,
-        epoch,
-    );
+pub async fn read_cut(generation: &OpenGeneration, lane: Lane, epoch: Epoch) -> Result<Option<Cut>, Error> {
+    let key = layout::cut(&generation.table, generation.description.number, lane, epoch);
     let Some(bytes) = generation.store.read(&key).await? else {
         return Ok(None);
     };
-    let cut = Cut::from_bytes(&bytes).map_err(|error| Error::Damaged {
-        key: key.clone(),
-        source: Box::new(error),
-    })?;
+    let cut = Cut::from_bytes(&bytes).map_err(|error| Error::Damaged { key: key.clone(), source: Box::new(error) })?;
     let named = (cut.generation, cut.lane, cut.epoch);
     if named != (generation.description.number, lane, epoch) {
-        return Err(Error::Damaged {
-            key,
-            source: format!("it says that it is {named:?}").into(),
-        });
+        return Err(Error::Damaged { key, source: format!("it says that it is {named:?}").into() });
     }
     Ok(Some(cut))
 }
@@ -456,18 +371,10 @@ pub async fn positions_after(
     let listed = epoch.0 - epoch.0 % POSITIONS_EVERY;
     let mut positions = generation.description.start.clone();
     for number in listed.max(1)..=epoch.0 {
-        let cut = read_cut(generation, lane, Epoch(number))
-            .await?
-            .ok_or_else(|| Error::Damaged {
-                key: layout::cut(
-                    &generation.table,
-                    generation.description.number,
-                    lane,
-                    Epoch(number),
-                ),
-                source: "it is missing: cuts are never deleted while their generation exists"
-                    .into(),
-            })?;
+        let cut = read_cut(generation, lane, Epoch(number)).await?.ok_or_else(|| Error::Damaged {
+            key: layout::cut(&generation.table, generation.description.number, lane, Epoch(number)),
+            source: "it is missing: cuts are never deleted while their generation exists".into(),
+        })?;
         if let Some(all) = cut.positions {
             positions = all;
         }

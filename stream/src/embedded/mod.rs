@@ -53,9 +53,7 @@ pub struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Log").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -94,30 +92,21 @@ impl Log {
             check_size(put.payload.len(), limits::EVENT_BYTES_MAX)?;
             check_size(put.partition_key.len(), limits::PARTITION_KEY_BYTES_MAX)?;
         }
-        self.append_in_transaction(batch, now)
-            .map_err(|error| self.engine_error("append to", error))
+        self.append_in_transaction(batch, now).map_err(|error| self.engine_error("append to", error))
     }
 
-    fn append_in_transaction(
-        &self,
-        batch: &[Put],
-        now: Timestamp,
-    ) -> heed::Result<Vec<(u32, u64)>> {
+    fn append_in_transaction(&self, batch: &[Put], now: Timestamp) -> heed::Result<Vec<(u32, u64)>> {
         let mut transaction = self.env.write_txn()?;
         let mut states: Vec<Option<ShardState>> = vec![None; self.shards.len()];
         let mut places = Vec::with_capacity(batch.len());
         for put in batch {
-            let shard = hash::slice_of(
-                hash::of_partition_key(&put.partition_key),
-                self.header.shards,
-            );
+            let shard = hash::slice_of(hash::of_partition_key(&put.partition_key), self.header.shards);
             let slot = &mut states[shard as usize];
             let state = match slot {
                 Some(state) => state,
-                None => slot.insert(ShardState::load(self.meta, &transaction, shard)?),
+                None => slot.insert(self.checked_state(&transaction, shard)?),
             };
-            let (sequence, arrived_at) =
-                state.accept(put.payload.len() + put.partition_key.len(), now);
+            let (sequence, arrived_at) = state.accept(put.payload.len() + put.partition_key.len(), now);
             let header = record::header(arrived_at, &put.partition_key, &put.payload);
             let key = record::key(shard, sequence);
             let taken = self.shards[shard as usize].get_or_put_reserved_with_flags(
@@ -147,6 +136,22 @@ impl Log {
         Ok(places)
     }
 
+    /// Returns a shard's state, when the newest record is the one that it says.
+    fn checked_state(&self, transaction: &RoTxn<'_, WithoutTls>, shard: u32) -> heed::Result<ShardState> {
+        let state = ShardState::load(self.meta, transaction, shard)?;
+        let newest = self.shards[shard as usize].last(transaction)?;
+        let newest = newest.map(|(key, _)| record::sequence_of(key));
+        let expected = (state.oldest < state.next).then(|| Ok(state.next - 1));
+        if newest == expected { Ok(state) } else { Err(heed::Error::Mdb(heed::MdbError::Corrupted)) }
+    }
+
+    /// Gives back the pages that readers pin who were killed.
+    pub(crate) fn clear_stale_readers(&self) {
+        if let Err(error) = self.env.clear_stale_readers() {
+            tracing::warn!(%error, "stale readers of the log not cleared");
+        }
+    }
+
     /// Returns what each shard holds, in the order of the shards.
     ///
     /// # Errors
@@ -155,9 +160,7 @@ impl Log {
         let read = || {
             let transaction = self.env.read_txn()?;
             (0..self.header.shards)
-                .map(|shard| {
-                    ShardState::load(self.meta, &transaction, shard).map(|state| state.summary())
-                })
+                .map(|shard| ShardState::load(self.meta, &transaction, shard).map(|state| state.summary()))
                 .collect::<heed::Result<Vec<_>>>()
         };
         read().map_err(|error| self.engine_error("read", error))
@@ -168,10 +171,7 @@ impl Log {
     /// # Errors
     /// When the log cannot be read.
     pub fn map_usage(&self) -> Result<(u64, u64), Error> {
-        let used = self
-            .env
-            .non_free_pages_size()
-            .map_err(|error| self.engine_error("read", error))?;
+        let used = self.env.non_free_pages_size().map_err(|error| self.engine_error("read", error))?;
         Ok((used, self.env.info().map_size as u64))
     }
 
@@ -199,18 +199,13 @@ impl Log {
     fn delete_some(&self, shard: u32, retention: &Retention, now: Timestamp) -> heed::Result<u64> {
         let mut transaction = self.env.write_txn()?;
         let mut state = ShardState::load(self.meta, &transaction, shard)?;
-        let bytes_max = retention
-            .bytes_max
-            .map(|bytes| bytes / u64::from(self.header.shards));
+        let bytes_max = retention.bytes_max.map(|bytes| bytes / u64::from(self.header.shards));
         let mut doomed = 0;
         for entry in self.shards[shard as usize].iter(&transaction)? {
             let (_, value) = entry?;
             // A damaged record is removed by size only: its age is not known.
             let arrived_at = record::parse(value).ok().map(|stored| stored.arrived_at);
-            let too_old = retention
-                .age_max
-                .zip(arrived_at)
-                .is_some_and(|(age, arrived)| now.since(arrived) > age);
+            let too_old = retention.age_max.zip(arrived_at).is_some_and(|(age, arrived)| now.since(arrived) > age);
             let too_much = bytes_max.is_some_and(|bytes_max| state.bytes > bytes_max);
             if !(too_old || too_much) || doomed == DELETE_RECORDS_MAX {
                 break;
@@ -220,10 +215,7 @@ impl Log {
         }
         if doomed > 0 {
             let end = record::key(shard, state.oldest);
-            let range = (
-                std::ops::Bound::Unbounded,
-                std::ops::Bound::Excluded(&end[..]),
-            );
+            let range = (std::ops::Bound::Unbounded, std::ops::Bound::Excluded(&end[..]));
             self.shards[shard as usize].delete_range(&mut transaction, &range)?;
             state.store(self.meta, &mut transaction, shard)?;
         }
@@ -232,12 +224,9 @@ impl Log {
     }
 
     fn read_blocking(&self, shard: u32, after: Position, bytes_max: usize) -> Result<Read, Error> {
-        let transaction = self
-            .env
-            .read_txn()
-            .map_err(|error| self.engine_error("read", error))?;
-        let state = ShardState::load(self.meta, &transaction, shard)
-            .map_err(|error| self.engine_error("read", error))?;
+        let transaction = self.env.read_txn().map_err(|error| self.engine_error("read", error))?;
+        let state =
+            ShardState::load(self.meta, &transaction, shard).map_err(|error| self.engine_error("read", error))?;
         let asked = self.check_position(shard, after, &state)?;
         let stretch = self.copy_stretch(&transaction, shard, asked + 1, bytes_max)?;
         drop(transaction);
@@ -245,36 +234,19 @@ impl Log {
             Some(last) => state.last_arrived_at.since(last.arrived_at),
             None => Duration::ZERO,
         };
-        Ok(Read {
-            events: stretch,
-            behind_latest,
-            ended: false,
-        })
+        Ok(Read { events: stretch, behind_latest, ended: false })
     }
 
     /// Returns the sequence number to read after, when it is one that this log gave and still has the successor of.
-    fn check_position(
-        &self,
-        shard: u32,
-        after: Position,
-        state: &ShardState,
-    ) -> Result<u64, Error> {
+    fn check_position(&self, shard: u32, after: Position, state: &ShardState) -> Result<u64, Error> {
         let shard = shard_id(shard);
         let newest = state.next - 1;
         let asked = after.sequence.as_u64().unwrap_or(u64::MAX);
         if asked > newest {
-            return Err(Error::Ahead {
-                shard,
-                after,
-                newest: Position::of_record(newest.into()),
-            });
+            return Err(Error::Ahead { shard, after, newest: Position::of_record(newest.into()) });
         }
         if asked + 1 < state.oldest {
-            return Err(Error::Expired {
-                shard,
-                after,
-                oldest: Position::of_record(state.oldest.into()),
-            });
+            return Err(Error::Expired { shard, after, oldest: Position::of_record(state.oldest.into()) });
         }
         Ok(asked)
     }
@@ -292,23 +264,16 @@ impl Log {
             what: format!("{what}, at shard {shard}, sequence {sequence}"),
         };
         let start = record::key(shard, first);
-        let range = (
-            std::ops::Bound::Included(&start[..]),
-            std::ops::Bound::Unbounded,
-        );
-        let records = self.shards[shard as usize]
-            .range(transaction, &range)
-            .map_err(|error| self.engine_error("read", error))?;
+        let range = (std::ops::Bound::Included(&start[..]), std::ops::Bound::Unbounded);
+        let records =
+            self.shards[shard as usize].range(transaction, &range).map_err(|error| self.engine_error("read", error))?;
         let mut arena = BytesMut::with_capacity(bytes_max.min(limits::EVENT_BYTES_MAX));
         let mut spans = Vec::new();
         for (expected, entry) in (first..).zip(records) {
             let (key, value) = entry.map_err(|error| self.engine_error("read", error))?;
             let sequence = record::sequence_of(key).map_err(|what| corrupt(expected, what))?;
             if sequence != expected {
-                return Err(corrupt(
-                    expected,
-                    format!("a record is missing: sequence {sequence} follows"),
-                ));
+                return Err(corrupt(expected, format!("a record is missing: sequence {sequence} follows")));
             }
             let stored = record::parse(value).map_err(|what| corrupt(sequence, what))?;
             let bytes = stored.partition_key.len() + stored.payload.len();
@@ -320,22 +285,10 @@ impl Log {
             arena.extend_from_slice(stored.partition_key);
             let payload_start = arena.len();
             arena.extend_from_slice(stored.payload);
-            spans.push((
-                sequence,
-                stored.arrived_at,
-                key_start,
-                payload_start,
-                arena.len(),
-            ));
+            spans.push((sequence, stored.arrived_at, key_start, payload_start, arena.len()));
         }
         let arena: Bytes = arena.freeze();
-        let event = |(sequence, arrived_at, key_start, payload_start, end): (
-            u64,
-            _,
-            usize,
-            usize,
-            usize,
-        )| Event {
+        let event = |(sequence, arrived_at, key_start, payload_start, end): (u64, _, usize, usize, usize)| Event {
             position: Position::of_record(Sequence::from(sequence)),
             arrived_at,
             partition_key: arena.slice(key_start..payload_start),
@@ -370,11 +323,8 @@ impl Log {
         let (mut low, mut high) = (state.oldest, state.next);
         while low < high {
             let middle = low + (high - low) / 2;
-            let value =
-                self.shards[shard as usize].get(transaction, &record::key(shard, middle))?;
-            let arrived_at = value
-                .and_then(|value| record::parse(value).ok())
-                .map(|stored| stored.arrived_at);
+            let value = self.shards[shard as usize].get(transaction, &record::key(shard, middle))?;
+            let arrived_at = value.and_then(|value| record::parse(value).ok()).map(|stored| stored.arrived_at);
             if arrived_at.is_some_and(|arrived_at| arrived_at < time) {
                 low = middle + 1;
             } else {
@@ -385,15 +335,8 @@ impl Log {
     }
 
     fn index_of(&self, shard: &ShardId) -> Result<u32, Error> {
-        let index = shard
-            .as_str()
-            .parse()
-            .ok()
-            .filter(|index| *index < self.header.shards);
-        index.ok_or_else(|| Error::NoSuchShard {
-            url: self.url(),
-            shard: shard.clone(),
-        })
+        let index = shard.as_str().parse().ok().filter(|index| *index < self.header.shards);
+        index.ok_or_else(|| Error::NoSuchShard { url: self.url(), shard: shard.clone() })
     }
 
     fn engine_error(&self, action: &'static str, error: heed::Error) -> Error {
@@ -434,12 +377,7 @@ impl Source for Log {
         blocking(move || log.resolve_blocking(index, at)).await
     }
 
-    async fn read(
-        &self,
-        shard: &ShardId,
-        after: Position,
-        bytes_max: usize,
-    ) -> Result<Read, Error> {
+    async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
         let (log, index) = (self.clone(), self.index_of(shard)?);
         blocking(move || log.read_blocking(index, after, bytes_max)).await
     }
@@ -450,16 +388,10 @@ fn shard_id(index: u32) -> ShardId {
 }
 
 fn check_size(bytes: usize, bytes_max: usize) -> Result<(), Error> {
-    if bytes > bytes_max {
-        Err(Error::TooLarge { bytes, bytes_max })
-    } else {
-        Ok(())
-    }
+    if bytes > bytes_max { Err(Error::TooLarge { bytes, bytes_max }) } else { Ok(()) }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panicked) if panicked.is_panic() => std::panic::resume_unwind(panicked.into_panic()),

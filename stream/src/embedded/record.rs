@@ -32,19 +32,12 @@ pub(super) fn key(shard: u32, sequence: u64) -> [u8; 12] {
 /// Returns the sequence number of a stored key.
 pub(super) fn sequence_of(key: &[u8]) -> Result<u64, String> {
     let bytes = key.get(4..).and_then(|tail| <[u8; 8]>::try_from(tail).ok());
-    bytes
-        .map(u64::from_be_bytes)
-        .ok_or_else(|| format!("a key has {} bytes instead of 12", key.len()))
+    bytes.map(u64::from_be_bytes).ok_or_else(|| format!("a key has {} bytes instead of 12", key.len()))
 }
 
 /// Returns the bytes of a value before its partition key.
-pub(super) fn header(
-    arrived_at: Timestamp,
-    partition_key: &[u8],
-    payload: &[u8],
-) -> [u8; HEADER_BYTES] {
-    let key_bytes = u16::try_from(partition_key.len())
-        .expect("keys are checked against PARTITION_KEY_BYTES_MAX");
+pub(super) fn header(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> [u8; HEADER_BYTES] {
+    let key_bytes = u16::try_from(partition_key.len()).expect("keys are checked against PARTITION_KEY_BYTES_MAX");
     let mut header = [0; HEADER_BYTES];
     header[0] = VERSION;
     header[2..4].copy_from_slice(&key_bytes.to_le_bytes());
@@ -55,28 +48,19 @@ pub(super) fn header(
 
 /// Takes a stored value apart and checks it.
 pub(super) fn parse(value: &[u8]) -> Result<Stored<'_>, String> {
-    let (header, rest) = value
-        .split_at_checked(HEADER_BYTES)
-        .ok_or("a record is shorter than its header")?;
+    let (header, rest) = value.split_at_checked(HEADER_BYTES).ok_or("a record is shorter than its header")?;
     if header[0] != VERSION {
         return Err(format!("a record has version {}", header[0]));
     }
     let key_bytes = usize::from(u16::from_le_bytes([header[2], header[3]]));
-    let (partition_key, payload) = rest
-        .split_at_checked(key_bytes)
-        .ok_or("a record is shorter than its partition key")?;
+    let (partition_key, payload) =
+        rest.split_at_checked(key_bytes).ok_or("a record is shorter than its partition key")?;
     let stored = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
-    let arrived_at = Timestamp::from_micros(i64::from_le_bytes(
-        header[8..].try_into().expect("eight bytes"),
-    ));
+    let arrived_at = Timestamp::from_micros(i64::from_le_bytes(header[8..].try_into().expect("eight bytes")));
     if stored != checksum(arrived_at, partition_key, payload) {
         return Err("a record's checksum differs".to_owned());
     }
-    Ok(Stored {
-        arrived_at,
-        partition_key,
-        payload,
-    })
+    Ok(Stored { arrived_at, partition_key, payload })
 }
 
 fn checksum(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> u32 {
@@ -100,10 +84,7 @@ mod tests {
         let text: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, "010002006a496c3500285c3137d204006b317b7d");
         let stored = parse(&value).unwrap();
-        assert_eq!(
-            (stored.partition_key, stored.payload),
-            (&b"k1"[..], &b"{}"[..])
-        );
+        assert_eq!((stored.partition_key, stored.payload), (&b"k1"[..], &b"{}"[..]));
     }
 
     #[test]

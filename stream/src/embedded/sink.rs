@@ -64,26 +64,11 @@ pub struct LogSink {
 
 impl LogSink {
     /// Starts the writer. Must be called inside a tokio runtime.
-    pub fn start(
-        log: Log,
-        policy: SyncPolicy,
-        retention: Retention,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn start(log: Log, policy: SyncPolicy, retention: Retention, clock: Arc<dyn Clock>) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE_BATCHES);
         let url = log.url();
-        let writer = Writer {
-            log,
-            policy,
-            retention,
-            clock,
-            retention_at: Timestamp::from_micros(i64::MIN),
-        };
-        Self {
-            url,
-            requests,
-            writer: tokio::spawn(writer.run(queue)),
-        }
+        let writer = Writer { log, policy, retention, clock, retention_at: Timestamp::from_micros(i64::MIN) };
+        Self { url, requests, writer: tokio::spawn(writer.run(queue)) }
     }
 
     /// Waits until all that was accepted is durable, and ends the writer.
@@ -104,10 +89,7 @@ impl Sink for LogSink {
 
     async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request { batch, reply })
-            .await
-            .map_err(|_| Error::WriterGone)?;
+        self.requests.send(Request { batch, reply }).await.map_err(|_| Error::WriterGone)?;
         answer.await.map_err(|_| Error::WriterGone)?
     }
 }
@@ -122,6 +104,8 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        // A log that is full may have room after this.
+        self.retain().await;
         while let Some(first) = queue.recv().await {
             let group = self.gather(first, &mut queue).await;
             self.write(group).await;
@@ -156,15 +140,12 @@ impl Writer {
             return;
         }
         let lengths: Vec<usize> = group.iter().map(|request| request.batch.len()).collect();
-        let (batches, replies): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|r| (r.batch, r.reply)).unzip();
+        let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.batch, r.reply)).unzip();
         match self.append(batches.concat()).await {
             Ok(Accepted { mut positions }) => {
                 for (length, reply) in lengths.into_iter().zip(replies) {
                     let rest = positions.split_off(length);
-                    let _ = reply.send(Ok(Accepted {
-                        positions: std::mem::replace(&mut positions, rest),
-                    }));
+                    let _ = reply.send(Ok(Accepted { positions: std::mem::replace(&mut positions, rest) }));
                 }
             }
             // One batch may be at fault (a record too large): each gets its own answer. After an unknown outcome
@@ -185,23 +166,21 @@ impl Writer {
         let (log, now) = (self.log.clone(), self.clock.now());
         let places = blocking(move || log.append(&batch, now)).await?;
         let ids: Vec<_> = (0..self.log.shard_count()).map(shard_id).collect();
-        let position = |(shard, sequence): (u32, u64)| {
-            (
-                ids[shard as usize].clone(),
-                Position::of_record(sequence.into()),
-            )
-        };
-        Ok(Accepted {
-            positions: places.into_iter().map(position).collect(),
-        })
+        let position =
+            |(shard, sequence): (u32, u64)| (ids[shard as usize].clone(), Position::of_record(sequence.into()));
+        Ok(Accepted { positions: places.into_iter().map(position).collect() })
     }
 
     async fn retain(&mut self) {
         let now = self.clock.now();
-        if self.retention.is_unbounded() || now < self.retention_at {
+        if now < self.retention_at {
             return;
         }
         self.retention_at = now.plus(RETENTION_PERIOD);
+        self.log.clear_stale_readers();
+        if self.retention.is_unbounded() {
+            return;
+        }
         let (log, retention) = (self.log.clone(), self.retention);
         match blocking(move || log.apply_retention(&retention, now)).await {
             Ok(0) => {}
@@ -213,9 +192,5 @@ impl Writer {
 }
 
 fn byte_len(request: &Request) -> usize {
-    request
-        .batch
-        .iter()
-        .map(|put| put.payload.len() + put.partition_key.len())
-        .sum()
+    request.batch.iter().map(|put| put.payload.len() + put.partition_key.len()).sum()
 }

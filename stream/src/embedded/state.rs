@@ -34,28 +34,15 @@ pub(super) struct ShardState {
 }
 
 impl ShardState {
-    const EMPTY: Self = Self {
-        next: 1,
-        oldest: 1,
-        bytes: 0,
-        last_arrived_at: Timestamp::from_micros(0),
-    };
+    const EMPTY: Self = Self { next: 1, oldest: 1, bytes: 0, last_arrived_at: Timestamp::from_micros(0) };
 
-    pub(super) fn load(
-        meta: Records,
-        transaction: &RoTxn<'_, WithoutTls>,
-        shard: u32,
-    ) -> heed::Result<Self> {
+    pub(super) fn load(meta: Records, transaction: &RoTxn<'_, WithoutTls>, shard: u32) -> heed::Result<Self> {
         let Some(stored) = meta.get(transaction, &key(shard))? else {
             return Ok(Self::EMPTY);
         };
         let number = |index: usize| {
-            let bytes = stored
-                .get(index * 8..index * 8 + 8)
-                .and_then(|bytes| bytes.try_into().ok());
-            bytes
-                .map(u64::from_be_bytes)
-                .ok_or(heed::Error::Mdb(heed::MdbError::Corrupted))
+            let bytes = stored.get(index * 8..index * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u64::from_be_bytes).ok_or(heed::Error::Mdb(heed::MdbError::Corrupted))
         };
         let state = Self {
             next: number(0)?,
@@ -64,19 +51,10 @@ impl ShardState {
             last_arrived_at: Timestamp::from_micros(number(3)?.cast_signed()),
         };
         let sound = 1 <= state.oldest && state.oldest <= state.next;
-        if sound {
-            Ok(state)
-        } else {
-            Err(heed::Error::Mdb(heed::MdbError::Corrupted))
-        }
+        if sound { Ok(state) } else { Err(heed::Error::Mdb(heed::MdbError::Corrupted)) }
     }
 
-    pub(super) fn store(
-        &self,
-        meta: Records,
-        transaction: &mut RwTxn<'_>,
-        shard: u32,
-    ) -> heed::Result<()> {
+    pub(super) fn store(&self, meta: Records, transaction: &mut RwTxn<'_>, shard: u32) -> heed::Result<()> {
         let mut stored = [0; 32];
         for (space, number) in stored.chunks_exact_mut(8).zip([
             self.next,

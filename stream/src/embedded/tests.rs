@@ -1,10 +1,7 @@
 use super::*;
 
 fn put(key: &str, payload: &str) -> Put {
-    Put {
-        partition_key: Bytes::copy_from_slice(key.as_bytes()),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-    }
+    Put { partition_key: Bytes::copy_from_slice(key.as_bytes()), payload: Bytes::copy_from_slice(payload.as_bytes()) }
 }
 
 fn at(micros: i64) -> Timestamp {
@@ -13,23 +10,18 @@ fn at(micros: i64) -> Timestamp {
 
 fn log(shards: u32) -> (tempfile::TempDir, Log) {
     let folder = tempfile::tempdir().unwrap();
-    let log =
-        Log::open_or_create(&folder.path().join("log"), Options::default(), Some(shards)).unwrap();
+    let log = Log::open_or_create(&folder.path().join("log"), Options::default(), Some(shards)).unwrap();
     (folder, log)
 }
 
 #[test]
 fn numbers_have_no_gap_and_time_does_not_go_back() {
     let (_folder, log) = log(1);
-    log.append(&[put("a", "1"), put("b", "2")], at(100))
-        .unwrap();
+    log.append(&[put("a", "1"), put("b", "2")], at(100)).unwrap();
     log.append(&[put("c", "3")], at(50)).unwrap();
     let read = log.read_blocking(0, Position::START, 1 << 20).unwrap();
-    let seen: Vec<_> = read
-        .events
-        .iter()
-        .map(|e| (e.position.sequence.as_u64().unwrap(), e.arrived_at.micros()))
-        .collect();
+    let seen: Vec<_> =
+        read.events.iter().map(|e| (e.position.sequence.as_u64().unwrap(), e.arrived_at.micros())).collect();
     assert_eq!(seen, [(1, 100), (2, 100), (3, 100)]);
 }
 
@@ -37,32 +29,16 @@ fn numbers_have_no_gap_and_time_does_not_go_back() {
 fn fm11_a_position_that_retention_passed_is_an_error() {
     let (_folder, log) = log(1);
     for n in 0..10 {
-        log.append(&[put("k", "0123456789")], at(n * 1_000_000))
-            .unwrap();
+        log.append(&[put("k", "0123456789")], at(n * 1_000_000)).unwrap();
     }
-    let age = Retention {
-        age_max: Some(Duration::from_secs(4)),
-        bytes_max: None,
-    };
+    let age = Retention { age_max: Some(Duration::from_secs(4)), bytes_max: None };
     assert_eq!(log.apply_retention(&age, at(9_000_000)).unwrap(), 5);
-    assert!(matches!(
-        log.read_blocking(0, Position::START, 100),
-        Err(Error::Expired { .. })
-    ));
+    assert!(matches!(log.read_blocking(0, Position::START, 100), Err(Error::Expired { .. })));
     let after = Position::of_record(5.into());
-    assert_eq!(
-        log.read_blocking(0, after, 1 << 20).unwrap().events.len(),
-        5
-    );
-    assert!(matches!(
-        log.read_blocking(0, Position::of_record(11.into()), 9),
-        Err(Error::Ahead { .. })
-    ));
+    assert_eq!(log.read_blocking(0, after, 1 << 20).unwrap().events.len(), 5);
+    assert!(matches!(log.read_blocking(0, Position::of_record(11.into()), 9), Err(Error::Ahead { .. })));
 
-    let size = Retention {
-        age_max: None,
-        bytes_max: Some(22),
-    };
+    let size = Retention { age_max: None, bytes_max: Some(22) };
     assert_eq!(log.apply_retention(&size, at(9_000_000)).unwrap(), 3);
     assert_eq!(log.summary().unwrap()[0].records, 2);
 }
@@ -71,9 +47,7 @@ fn fm11_a_position_that_retention_passed_is_an_error() {
 fn a_full_map_is_a_clear_error_and_nothing_of_the_batch_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::open_or_create(folder.path(), Options { map_bytes: 1 << 20 }, None).unwrap();
-    let batch: Vec<_> = (0..50)
-        .map(|n| put(&n.to_string(), &"x".repeat(1000)))
-        .collect();
+    let batch: Vec<_> = (0..50).map(|n| put(&n.to_string(), &"x".repeat(1000))).collect();
     let mut accepted = 0;
     let error = loop {
         match log.append(&batch, at(1)) {
@@ -99,10 +73,7 @@ fn a_full_map_is_a_clear_error_and_nothing_of_the_batch_is_there() {
 fn a_record_that_is_too_large_is_refused_whole() {
     let (_folder, log) = log(1);
     let large = "x".repeat(limits::EVENT_BYTES_MAX + 1);
-    assert!(matches!(
-        log.append(&[put("a", "1"), put("b", &large)], at(1)),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(log.append(&[put("a", "1"), put("b", &large)], at(1)), Err(Error::TooLarge { .. })));
     assert_eq!(log.summary().unwrap()[0].records, 0);
 }
 
@@ -124,26 +95,13 @@ fn a_log_is_no_other_log() {
     let (_two, second) = log(1);
     assert_ne!(first.identity(), second.identity());
     let again = Log::open_or_create(first.path(), Options::default(), Some(3));
-    assert!(matches!(
-        again,
-        Err(Error::OtherShardCount {
-            actual: 1,
-            wanted: 3,
-            ..
-        })
-    ));
+    assert!(matches!(again, Err(Error::OtherShardCount { actual: 1, wanted: 3, .. })));
 }
 
 #[test]
 fn what_is_not_a_log_is_said_to_be_damaged() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Log::open(folder.path(), Options::default()),
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(Log::open(folder.path(), Options::default()), Err(Error::NotFound { .. })));
     std::fs::write(folder.path().join("data.mdb"), vec![7; 8192]).unwrap();
-    assert!(matches!(
-        Log::open(folder.path(), Options::default()),
-        Err(Error::Corrupt { .. })
-    ));
+    assert!(matches!(Log::open(folder.path(), Options::default()), Err(Error::Corrupt { .. })));
 }
