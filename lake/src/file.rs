@@ -2,8 +2,8 @@
 
 use deltalake_core::kernel::Add;
 use headwater_common::timestamp::Timestamp;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::basic::LogicalType;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -75,21 +75,20 @@ pub async fn inspect(store: &LakeStore, key: &Path) -> Result<Option<FileFacts>,
     let Some(object) = store.head(key).await? else {
         return Ok(None);
     };
-    let footer = read_footer(store, &object).await?;
+    let footer = read_footer(store, key, object.size).await?;
     Ok(Some(FileFacts::of(&footer, object.size, object.last_modified.timestamp_millis())))
 }
 
-async fn read_footer(store: &LakeStore, object: &ObjectMeta) -> Result<ParquetMetaData, Error> {
-    let key = &object.location;
+async fn read_footer(store: &LakeStore, key: &Path, size: u64) -> Result<ParquetMetaData, Error> {
     let damaged = |source: ParquetError| Error::Damaged { key: key.clone(), source: Box::new(source) };
-    let mut wanted = FOOTER_GUESS_BYTES.min(object.size);
+    let mut wanted = FOOTER_GUESS_BYTES.min(size);
     let mut reader = ParquetMetaDataReader::new();
     loop {
-        let tail = store.objects().get_range(key, object.size - wanted..object.size).await;
+        let tail = store.objects().get_range(key, size - wanted..size).await;
         let tail = tail.map_err(|source| Error::Store { action: "read", key: key.clone(), source })?;
-        match reader.try_parse_sized(&tail, object.size) {
+        match reader.try_parse_sized(&tail, size) {
             Ok(()) => return reader.finish().map_err(damaged),
-            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > wanted && (needed as u64) <= object.size => {
+            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > wanted && (needed as u64) <= size => {
                 wanted = needed as u64;
             }
             Err(error) => return Err(damaged(error)),

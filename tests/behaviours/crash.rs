@@ -143,9 +143,11 @@ fn kill_consumers(place: &Workplace, random: &mut SmallRng, kills: &mut usize) -
             left -= i32::from(hit);
         }
         let killed = seen.last().is_some_and(|line| line.contains(step));
-        consumer.kill();
         note_redo(&seen, &mut redos);
-        if !killed {
+        if killed {
+            consumer.kill();
+        } else {
+            assert!(consumer.wait().success(), "{:?}", seen.last());
             // It has come to the end of the stream.
             produce_more(place);
             continue;
