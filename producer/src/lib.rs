@@ -1,7 +1,7 @@
 //! Replays the rows of files as events.
 //!
 //! In the order of the data: [`input`] opens a file whatever it is packed with, [`rows`] makes events of its rows,
-//! [`columns`] gives CSV cells their types, [`pace`] says when they go out, [`run`] batches and sends them and
+//! [`columns`] gives CSV cells their types, [`pace`] says when they go out, [`run`](mod@run) batches and sends them and
 //! notes in [`state`] how far it is. Absent on purpose: any knowledge of who reads the events.
 
 pub mod columns;

@@ -18,8 +18,7 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
         }
         let said = finish(&mut command);
         assert_eq!(said.code, Some(0), "{}", said.err);
-        let line = said.out.lines().find(|line| line.starts_with("flush_rows")).unwrap().to_owned();
-        line
+        said.out.lines().find(|line| line.starts_with("flush_rows")).unwrap().to_owned()
     };
     assert_eq!(shown(&[], None), "flush_rows = \"1000000\"  # default");
     place.write("headwater.toml", "flush_rows = 5\n[consume]\nflush_rows = 7\nflush_on_window_close = true\n");

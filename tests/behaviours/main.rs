@@ -1,5 +1,7 @@
 //! What a user notices, one file a behaviour.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
+
 mod command_line;
 mod contract;
 mod crash;

@@ -1,5 +1,7 @@
 //! What the tests share: the simulated world, the contract suite of streams, and the command as a process.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
+
 pub mod contract;
 pub mod process;
 pub mod simulation;

@@ -1,5 +1,7 @@
 //! What must never happen, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
+
 use harness::simulation::{self, SABOTAGES, Sabotage, Statistics};
 
 /// Schedules that CI runs.

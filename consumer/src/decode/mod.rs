@@ -237,13 +237,13 @@ impl Decoder {
         let mut reserved_at = None;
         let parsed = Parsed { tape: &self.tape, event: &event.payload };
         let found = parsed.fields(0, |name, at| {
-            if name == self.id_field {
+            if name == self.id_field.as_bytes() {
                 id_at = Some(at);
             }
-            if name == EVENT_ID_FIELD {
+            if name == EVENT_ID_FIELD.as_bytes() {
                 reserved_at = Some(at);
             }
-            if self.rules.time_field.as_deref() == Some(name) {
+            if self.rules.time_field.as_deref().map(str::as_bytes) == Some(name) {
                 time_at = Some(at);
             }
             Ok::<_, std::convert::Infallible>(())

@@ -13,7 +13,7 @@ use headwater_common::event_time;
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, holdable_name};
 
 use super::misfit::{Misfit, Reason};
-use super::tape::{Kind, Node, Tape};
+use super::tape::{Kind, Node, Tape, text_of};
 
 /// Columns and fields of a table at most; Glue's limit is 400,000 bytes of schema, Spark's planner slows down long
 /// before. An event that would add more is a dead letter.
@@ -39,12 +39,12 @@ impl<'a> Parsed<'a> {
     pub(crate) fn fields<E>(
         &self,
         object: usize,
-        mut each: impl FnMut(&'a str, usize) -> Result<(), E>,
+        mut each: impl FnMut(&'a [u8], usize) -> Result<(), E>,
     ) -> Result<(), E> {
         let end = self.node(object).next as usize;
         let mut at = object + 1;
         while at < end {
-            each(self.raw(self.node(at)), at + 1)?;
+            each(self.tape.raw_bytes(self.node(at), self.event), at + 1)?;
             at = self.tape.after(at + 1);
         }
         Ok(())
@@ -109,7 +109,7 @@ impl Rules {
                 let column = &columns[index];
                 self.value_fits(column, parsed, value, path, growth, inexact)
             }
-            None => self.new_field_fits(parsed, value, path, name, growth),
+            None => self.new_field_fits(parsed, value, path, text_of(name), growth),
         })
     }
 
@@ -220,6 +220,7 @@ impl Rules {
                     if columns.len() == COLUMNS_MAX {
                         return Err(too_many_columns());
                     }
+                    let name = text_of(name);
                     if let Some(kind) = self.infer(parsed, at, &join(path, name), untyped)? {
                         add_column(&mut columns, name, kind, self.next, &|_| false);
                     }
@@ -249,6 +250,7 @@ impl Rules {
             match find(columns, name, &mut hint) {
                 Some(index) => self.grow_value(&mut columns[index], parsed, value, path, notes)?,
                 None => {
+                    let name = text_of(name);
                     let path = join(path, name);
                     if let Some(kind) = self.infer(parsed, value, &path, &mut notes.untyped)? {
                         notes.typed.push(path);
@@ -298,12 +300,9 @@ pub(crate) struct GrowthNotes {
 
 /// Finds a field's column by its name in the event. Events tend to have their fields in one order, so the column
 /// after the last hit is tried first.
-pub(crate) fn find(columns: &[Column], name: &str, hint: &mut usize) -> Option<usize> {
-    let found = if columns.get(*hint).is_some_and(|column| column.source() == name) {
-        Some(*hint)
-    } else {
-        columns.iter().position(|column| column.source() == name)
-    };
+pub(crate) fn find(columns: &[Column], name: &[u8], hint: &mut usize) -> Option<usize> {
+    let is_it = |column: &Column| column.source().as_bytes() == name;
+    let found = if columns.get(*hint).is_some_and(is_it) { Some(*hint) } else { columns.iter().position(is_it) };
     if let Some(index) = found {
         *hint = index + 1;
     }

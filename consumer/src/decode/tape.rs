@@ -113,15 +113,14 @@ impl Tape {
 
     /// Returns the literal of a number, or a key's or string's content; for [`Kind::EscapedText`] use [`Tape::text`].
     pub(crate) fn raw<'a>(&'a self, node: Node, event: &'a [u8]) -> &'a str {
-        if node.start & SCRATCH != 0 {
-            return &self.scratch[(node.start & !SCRATCH) as usize..(node.end & !SCRATCH) as usize];
-        }
-        let bytes = &event[node.start as usize..node.end as usize];
-        std::str::from_utf8(bytes).expect("the event was checked, and nodes begin and end at ASCII bytes")
+        text_of(self.raw_bytes(node, event))
     }
 
-    /// Returns the bytes of a string without escapes, checked to be UTF-8 when the event was parsed.
-    pub(crate) fn raw_bytes<'a>(&self, node: Node, event: &'a [u8]) -> &'a [u8] {
+    /// Returns the same as [`Tape::raw`] as bytes; they were checked to be UTF-8 when the event was parsed.
+    pub(crate) fn raw_bytes<'a>(&'a self, node: Node, event: &'a [u8]) -> &'a [u8] {
+        if node.start & SCRATCH != 0 {
+            return &self.scratch.as_bytes()[(node.start & !SCRATCH) as usize..(node.end & !SCRATCH) as usize];
+        }
         &event[node.start as usize..node.end as usize]
     }
 
@@ -376,7 +375,7 @@ impl Parser<'_> {
     /// Of duplicate fields no value is the right one, so the event is refused.
     fn refuse_duplicates(&self, object: usize, fields: usize) -> Result<(), ParseError> {
         let duplicate = if fields <= PAIRWISE_FIELDS_MAX {
-            let mut names = [""; PAIRWISE_FIELDS_MAX];
+            let mut names: [&[u8]; PAIRWISE_FIELDS_MAX] = [&[]; PAIRWISE_FIELDS_MAX];
             let mut seen = 0;
             self.names(object).any(|name| {
                 let known = names[..seen].contains(&name);
@@ -391,7 +390,7 @@ impl Parser<'_> {
         if duplicate { Err(ParseError { what: "a field comes twice", at: self.at - 1 }) } else { Ok(()) }
     }
 
-    fn names(&self, object: usize) -> impl Iterator<Item = &str> {
+    fn names(&self, object: usize) -> impl Iterator<Item = &[u8]> {
         let tape = &*self.tape;
         let event = self.event;
         let end = tape.nodes[object].next as usize;
@@ -400,7 +399,7 @@ impl Parser<'_> {
             if at >= end {
                 return None;
             }
-            let name = tape.raw(tape.nodes[at], event);
+            let name = tape.raw_bytes(tape.nodes[at], event);
             at = tape.after(at + 1);
             Some(name)
         })
@@ -408,6 +407,11 @@ impl Parser<'_> {
 }
 
 const EMPTY: &str = "an event must be a JSON object; it is empty";
+
+/// Returns a node's bytes as text.
+pub(crate) fn text_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the event was checked, and nodes begin and end at ASCII bytes")
+}
 
 fn hex(digits: &[u8]) -> u32 {
     let value = |digit: u8| char::from(digit).to_digit(16).expect("checked to be hexadecimal");
