@@ -123,7 +123,7 @@ pub struct Produce {
     /// Goes on where an earlier run over the same files stopped
     #[arg(long)]
     pub resume: bool,
-    /// Where the run notes how far it is [default: .headwater/produce-<hash>.json]
+    /// Where the run notes how far it is [default: .headwater/produce-HASH.json]
     #[arg(long, value_name = "FILE")]
     pub progress_file: Option<PathBuf>,
     /// Where bad rows go, with line, byte and reason

@@ -1,6 +1,6 @@
 //! SQL over the lake, read-only: DataFusion over what the Delta logs say is in the tables.
 //!
-//! [`table`] makes a table of a generation's files and leaves out those that a filter cannot match, by partition and
+//! `table` makes a table of a generation's files and leaves out those that a filter cannot match, by partition and
 //! by statistics; [`engine`] runs a statement and says what it read; [`output`] writes the rows. Absent on purpose:
 //! writing anything (DDL, COPY and DML are refused).
 

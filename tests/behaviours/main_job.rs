@@ -67,10 +67,15 @@ fn csv_spectrum_parses_as_its_json_says() {
         consume(&place, "t", &[]);
         let json = std::fs::read(folder.join(format!("json/{stem}.json"))).unwrap();
         // A file with one record says so without a list around it.
-        let expected = match serde_json::from_slice(&json).unwrap() {
+        let mut expected = match serde_json::from_slice(&json).unwrap() {
             Value::Array(rows) => rows,
             row => vec![row],
         };
+        if stem == "location_coordinates" {
+            // Here the collection's JSON has another number than its CSV.
+            assert_eq!(expected[0]["Contact Phone Number"], "1234567890");
+            expected[0]["Contact Phone Number"] = json!("2095257564");
+        }
         // A blank in a column's name becomes an underscore in the table.
         let columns = expected[0].as_object().unwrap().keys();
         let columns: Vec<_> = columns.map(|name| format!("\"{}\" AS \"{name}\"", name.replace(' ', "_"))).collect();
