@@ -1,6 +1,6 @@
 //! Rows to the bytes of a Parquet file: the same rows give the same bytes.
 //!
-//! Rows come in chunks of [`BATCH_ROWS`], however the source batched them, so that no page depends on it. Nothing but
+//! Rows come in chunks of [`crate::decode::BATCH_ROWS`], however the source batched them, so that no page depends on it. Nothing but
 //! the rows, their digest and this version's name is in the file.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The commit protocol: [`machine`] decides, [`writer`] acts.
+//! The commit protocol: `machine` decides, `writer` acts.
 
 mod machine;
 mod writer;
