@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use headwater_common::outcome::{Again, Classified};
 use headwater_common::timestamp::Timestamp;
 use headwater_stream::{Put, Sink};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +22,9 @@ const QUEUE_BATCHES: usize = 2;
 
 /// Rows of a batch at most; it bounds a transaction of the log.
 const BATCH_ROWS_MAX: usize = 20_000;
+
+/// Bytes that a row takes besides its body and key, at most for ids that are made here.
+const ROW_OVERHEAD_BYTES: usize = 128;
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
@@ -177,7 +179,10 @@ async fn send(
             () = pacer.wait(rows, bytes, last_time, after.pass) => {}
         }
         if rows > 0 {
-            put(sink, puts, report.rows).await?;
+            // What can be tried again is tried again by the adapter, which knows what it means.
+            let acknowledged = report.rows;
+            let failed = |source| Error::Put { url: sink.url(), acknowledged, source };
+            sink.put(puts).await.map_err(failed)?;
         }
         report.rows += rows as u64;
         report.bytes += bytes as u64;
@@ -195,21 +200,6 @@ async fn send(
 fn note(options: &Options, state: &State) -> Result<(), Error> {
     let path = &options.state_file;
     state.store(path).map_err(|source| Error::File { action: "note the progress in", path: path.clone(), source })
-}
-
-async fn put(sink: &dyn Sink, puts: Vec<Put>, acknowledged: u64) -> Result<(), Error> {
-    const TRIES: u32 = 5;
-    let mut tries = 1;
-    loop {
-        let error = match sink.put(puts.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        if error.again() == Again::WillNotHelp || tries == TRIES {
-            return Err(Error::Put { url: sink.url(), acknowledged, source: error });
-        }
-        tries += 1;
-    }
 }
 
 /// Rows that go out together, and where the run stands when they are acknowledged.
@@ -305,8 +295,10 @@ struct Reader {
     span_max: Option<std::time::Duration>,
     stop: Arc<AtomicBool>,
     batches: mpsc::Sender<Batch>,
-    puts: Vec<Put>,
-    bytes: usize,
+    /// Keys and payloads of the batch, one after another: one allocation a batch, not three a row.
+    arena: Vec<u8>,
+    /// Where each row's key and payload begin and end in there.
+    spans: Vec<Span>,
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     rows_left: Option<u64>,
@@ -314,6 +306,13 @@ struct Reader {
     misfits: u64,
     /// Rows handed to the sender, or about to be.
     sent: u64,
+}
+
+/// Where a row's key begins, where its payload begins, and where that ends.
+struct Span {
+    start: usize,
+    payload: usize,
+    end: usize,
 }
 
 /// Nobody wants more rows.
@@ -334,8 +333,8 @@ impl Reader {
             options,
             stop,
             batches,
-            puts: Vec::new(),
-            bytes: 0,
+            arena: Vec::new(),
+            spans: Vec::new(),
             first_time: None,
             last_time: None,
             misfits: 0,
@@ -442,47 +441,56 @@ impl Reader {
             *left -= 1;
         }
         let time = row.time;
-        let put = self.event(index, row);
-        let bytes = put.payload.len() + put.partition_key.len();
+        // The id and its label take less than this.
+        let bytes = row.body.len() + row.key.as_ref().map_or(0, String::len) + ROW_OVERHEAD_BYTES;
         let too_far =
             self.span_max.zip(self.first_time).zip(time).is_some_and(|((span, first), t)| t.since(first) > span);
-        let full = self.puts.len() >= self.rows_max || self.bytes + bytes > self.bytes_max || too_far;
-        if full && !self.puts.is_empty() && self.flush()?.is_err() {
+        let full = self.spans.len() >= self.rows_max || self.arena.len() + bytes > self.bytes_max || too_far;
+        if full && !self.spans.is_empty() && self.flush()?.is_err() {
             return Ok(Err(Enough));
         }
+        self.append(index, row);
         self.state.files[index].rows += 1;
         self.first_time = self.first_time.or(time);
         self.last_time = time.or(self.last_time);
-        self.bytes += bytes;
-        self.puts.push(put);
         self.sent += 1;
         // Not one row more is read than is wanted: the next may never come.
         Ok(if self.rows_left == Some(0) { Err(Enough) } else { Ok(()) })
     }
 
-    fn event(&self, index: usize, row: Row) -> Put {
+    /// Adds a row's key and payload to the batch.
+    fn append(&mut self, index: usize, row: Row) {
         let Row { number, body, own_id, body_has_id, key, .. } = row;
         let id = own_id.unwrap_or_else(|| format!("{}-{number}-{}", self.digests[index], self.state.pass));
-        let mut payload = Vec::with_capacity(body.len() + id.len() + 20);
-        payload.push(b'{');
+        let arena = &mut self.arena;
+        let start = arena.len();
+        arena.extend_from_slice(key.as_ref().unwrap_or(&id).as_bytes());
+        let payload = arena.len();
+        arena.push(b'{');
         if !body_has_id {
-            crate::columns::write_string(EVENT_ID_FIELD, &mut payload);
-            payload.push(b':');
-            crate::columns::write_string(&id, &mut payload);
+            crate::columns::write_string(EVENT_ID_FIELD, arena);
+            arena.push(b':');
+            crate::columns::write_string(&id, arena);
             if body != b"}" {
-                payload.push(b',');
+                arena.push(b',');
             }
         }
-        payload.extend_from_slice(&body);
-        Put { partition_key: Bytes::from(key.unwrap_or(id)), payload: Bytes::from(payload) }
+        arena.extend_from_slice(&body);
+        self.spans.push(Span { start, payload, end: arena.len() });
     }
 
     /// Hands the rows at hand to the sender. What was rejected before them is on disk before they count as done.
     fn flush(&mut self) -> Result<Result<(), Enough>, Error> {
         self.rejects.flush()?;
+        let bytes = self.arena.len();
+        let arena = Bytes::from(std::mem::take(&mut self.arena));
+        let put = |Span { start, payload, end }: Span| Put {
+            partition_key: arena.slice(start..payload),
+            payload: arena.slice(payload..end),
+        };
         let batch = Batch {
-            puts: std::mem::take(&mut self.puts),
-            bytes: std::mem::take(&mut self.bytes),
+            puts: std::mem::take(&mut self.spans).into_iter().map(put).collect(),
+            bytes,
             state: self.state.clone(),
             last_time: self.last_time,
             rejects: self.rejects.count,
