@@ -26,10 +26,3 @@ pub struct Batch {
     /// The events; every position is above the one that was read after.
     pub events: Vec<Event>,
 }
-
-impl Batch {
-    /// Returns the bytes that the payloads and keys take.
-    pub fn byte_len(&self) -> usize {
-        self.events.iter().map(|event| event.payload.len() + event.partition_key.len()).sum()
-    }
-}

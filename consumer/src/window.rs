@@ -59,21 +59,6 @@ impl WindowIndex {
         self.windows.iter().map(|(window, stretches)| (*window, stretches.iter().map(Stretch::rows).sum()))
     }
 
-    /// Returns how many windows have rows.
-    pub fn len(&self) -> usize {
-        self.windows.len()
-    }
-
-    /// Returns true when there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
-    }
-
-    /// Forgets all rows.
-    pub fn clear(&mut self) {
-        self.windows.clear();
-    }
-
     /// Returns a window's rows in lane order, in chunks of [`BATCH_ROWS`], with the columns of `schema`.
     pub fn chunks<'a>(
         &'a self,

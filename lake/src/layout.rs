@@ -199,6 +199,11 @@ pub fn verified(table: &TableName, number: GenerationNumber, lane: Lane) -> Path
     Path::from(format!("{table}/{number}/_verified/{lane}.json"))
 }
 
+/// Returns the key of a data file below the lake; `path` is its key below the generation's folder.
+pub fn data_object(table: &TableName, output: Output, number: GenerationNumber, path: &str) -> Path {
+    Path::from(format!("{}/{path}", generation(table, output, number)))
+}
+
 /// Returns the key of a data file, below its generation's folder.
 pub fn data_file(keys: &[PartitionKey], window: Start, lane: Lane, epoch: Epoch, part: u32) -> String {
     let mut path = String::new();

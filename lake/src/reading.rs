@@ -108,7 +108,7 @@ pub(crate) async fn open(
     };
     let state = std::sync::Arc::new(log.state_of(&snapshot)?);
     let number = generation.description.number;
-    let folder = layout::generation(&generation.table, output, number);
+    let table = generation.table.clone();
     let log_store = log.log_store().clone();
     let (sender, receiver) = tokio::sync::mpsc::channel(1024);
     // The kernel's stream borrows the snapshot; a task of its own feeds a bounded channel.
@@ -116,7 +116,7 @@ pub(crate) async fn open(
         let mut views = snapshot.file_views(log_store.as_ref(), None);
         while let Some(file) = views.next().await {
             let file = file.map(|file| LiveFile {
-                key: format!("{folder}/{}", file.path()).into(),
+                key: layout::data_object(&table, output, number, file.path().as_ref()),
                 path: file.path().to_string(),
                 size: u64::try_from(file.size()).unwrap_or(0),
                 modified_millis: file.modification_time(),

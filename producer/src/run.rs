@@ -350,7 +350,7 @@ impl Reader {
             let passed = if merged { self.merge()? } else { self.one_after_the_other()? };
             let pipes = self.options.inputs.iter().any(|input| input.path().is_none());
             // A pass that gave no row, unless all of it was skipped, would give none again.
-            let fruitless = self.sent == sent_before && self.skip.iter().all(|rows| *rows == 0) && !resumed;
+            let fruitless = self.sent == sent_before && !resumed;
             resumed = false;
             if passed.is_err() || !self.options.repeat || pipes || fruitless {
                 break;

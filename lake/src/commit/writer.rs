@@ -332,8 +332,8 @@ impl LaneWriter {
 
     fn data_key(&self, file: FileRef) -> Result<object_store::path::Path, Error> {
         let generation = &self.settings.generation;
-        let folder = layout::generation(&generation.table, file.output, generation.description.number);
-        Ok(format!("{folder}/{}", self.intent(file)?.key).into())
+        let number = generation.description.number;
+        Ok(layout::data_object(&generation.table, file.output, number, &self.intent(file)?.key))
     }
 
     fn cut_key(&self, epoch: Epoch) -> object_store::path::Path {
