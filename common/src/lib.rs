@@ -8,6 +8,7 @@ pub mod clock;
 pub mod event;
 pub mod event_time;
 pub mod hash;
+pub mod json;
 pub mod limits;
 pub mod outcome;
 pub mod position;

@@ -59,10 +59,17 @@ impl Sequence {
 
     /// Writes the number with leading zeros up to `width` digits.
     pub fn write_padded(self, width: usize, out: &mut String) {
-        use fmt::Write;
-        let result =
-            if self.upper == 0 { write!(out, "{:0width$}", self.lower) } else { write!(out, "{self:0>width$}") };
-        result.expect("writing to a string does not fail");
+        const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000000000000000";
+        let mut number = itoa::Buffer::new();
+        let mut lower = itoa::Buffer::new();
+        let upper = if self.upper == 0 { "" } else { number.format(self.upper) };
+        let lower = lower.format(self.lower);
+        let between = if self.upper == 0 { 0 } else { 38 - lower.len() };
+        let digits = upper.len() + between + lower.len();
+        out.push_str(&ZEROS[..width.saturating_sub(digits).min(ZEROS.len())]);
+        out.push_str(upper);
+        out.push_str(&ZEROS[..between]);
+        out.push_str(lower);
     }
 }
 

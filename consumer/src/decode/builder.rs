@@ -12,22 +12,26 @@ use arrow_schema::{DataType, Fields};
 use headwater_common::event_time;
 use headwater_lake::schema::{Column, ColumnType};
 
+use super::scan::unescape;
 use super::shape::{Parsed, exact_float, find, join, parse_float, parse_integer, whole_float};
-use super::tape::{Kind, unescape};
+use super::tape::Kind;
+
+/// Integers up to here, either way, are floats without loss.
+const EXACT_AS_FLOAT_MAX: u64 = 1 << 53;
 
 /// Values of one column. Rows that were not appended to are null: they are filled in when the next value comes.
 #[derive(Debug)]
 pub(crate) struct ColumnBuilder {
-    values: Values,
+    /// The field's name as it is mostly written before its value: quoted, with the colon. Empty in a list.
+    pub(super) label: Vec<u8>,
+    pub(super) values: Values,
+    rows: usize,
+    /// Which rows are null, up to the last one that is.
     nulls: NullBufferBuilder,
-    /// Bytes that the values take, about.
-    bytes: usize,
-    /// Whether an integer was appended that no float equals.
-    has_inexact: bool,
 }
 
 #[derive(Debug)]
-enum Values {
+pub(super) enum Values {
     Int64(Vec<i64>),
     Float64(Vec<f64>),
     Boolean(BooleanBufferBuilder),
@@ -39,7 +43,14 @@ enum Values {
 }
 
 impl ColumnBuilder {
-    pub(crate) fn new(kind: &ColumnType) -> Self {
+    /// Returns an empty builder for a column.
+    pub(crate) fn of(column: &Column) -> Self {
+        let mut label = serde_json::to_vec(column.source()).expect("a string is always JSON");
+        label.push(b':');
+        Self { label, ..Self::new(&column.kind) }
+    }
+
+    fn new(kind: &ColumnType) -> Self {
         let values = match kind {
             ColumnType::Int64 => Values::Int64(Vec::new()),
             ColumnType::Float64 => Values::Float64(Vec::new()),
@@ -47,25 +58,37 @@ impl ColumnBuilder {
             ColumnType::Utf8 | ColumnType::Binary => Values::Utf8 { offsets: vec![0], text: Vec::new() },
             ColumnType::Timestamp => Values::Timestamp(Vec::new()),
             ColumnType::Date => Values::Date(Vec::new()),
-            ColumnType::Struct(fields) => Values::Struct(fields.iter().map(|f| Self::new(&f.kind)).collect()),
+            ColumnType::Struct(fields) => Values::Struct(fields.iter().map(Self::of).collect()),
             ColumnType::List(item) => Values::List { offsets: vec![0], item: Box::new(Self::new(item)) },
         };
-        Self { values, nulls: NullBufferBuilder::new(0), bytes: 0, has_inexact: false }
+        Self { label: Vec::new(), values, rows: 0, nulls: NullBufferBuilder::new(0) }
     }
 
-    fn len(&self) -> usize {
-        self.nulls.len()
+    /// Returns how many rows there are, with the nulls that were filled in so far.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Counts the value that was appended to the values.
+    #[inline]
+    pub(super) fn count_value(&mut self) {
+        self.rows += 1;
     }
 
     /// Adds nulls until there are `rows` rows.
-    fn fill(&mut self, rows: usize) {
-        let missing = rows - self.len();
-        if missing == 0 {
-            return;
+    #[inline]
+    pub(super) fn fill(&mut self, rows: usize) {
+        if rows > self.len() {
+            self.fill_up(rows);
         }
+    }
+
+    fn fill_up(&mut self, rows: usize) {
+        let missing = rows - self.len();
+        self.nulls.append_n_non_nulls(self.rows - self.nulls.len());
         self.nulls.append_n_nulls(missing);
-        // Nulls take their place like values.
-        self.bytes += missing * 8;
+        self.rows = rows;
         match &mut self.values {
             Values::Int64(values) | Values::Timestamp(values) => values.resize(rows, 0),
             Values::Float64(values) => values.resize(rows, 0.0),
@@ -78,7 +101,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// Appends the value at row `row`; the column's earlier rows without a value become null.
+    /// Appends a value of the tape at row `row`; the column's earlier rows without a value become null.
     pub(crate) fn append(
         &mut self,
         kind: &ColumnType,
@@ -98,22 +121,17 @@ impl ColumnBuilder {
                 let literal = parsed.raw(node);
                 let value = if node.kind == Kind::Integer { parse_integer(literal) } else { whole_float(literal) };
                 let value = value.expect(fits);
-                self.has_inexact |= value.unsigned_abs() > 1 << 53;
                 values.push(value);
-                self.bytes += 8;
             }
             (Values::Float64(values), _) => {
                 let literal = parsed.raw(node);
                 let value = if node.kind == Kind::Integer { exact_float(literal) } else { parse_float(literal) };
                 values.push(value.expect(fits));
-                self.bytes += 8;
             }
             (Values::Boolean(values), _) => {
                 values.append(node.kind == Kind::True);
-                self.bytes += 1;
             }
             (Values::Utf8 { offsets, text }, _) => {
-                let before = text.len();
                 if node.kind == Kind::EscapedText {
                     let mut content = String::new();
                     unescape(parsed.raw(node), &mut content);
@@ -122,16 +140,13 @@ impl ColumnBuilder {
                     text.extend_from_slice(parsed.tape.raw_bytes(node, parsed.event));
                 }
                 offsets.push(offset(text.len()));
-                self.bytes += 4 + text.len() - before;
             }
             (Values::Timestamp(values), _) => {
                 values.push(format.parse(parsed.raw(node)).expect(fits).micros());
-                self.bytes += 8;
             }
             (Values::Date(values), _) => {
                 let day = event_time::Format::Text.parse(parsed.raw(node)).expect(fits).micros();
                 values.push(i32::try_from(day.div_euclid(86_400_000_000)).expect("the years 1 to 9999"));
-                self.bytes += 4;
             }
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
                 append_object(builders, columns, row, parsed, at, format);
@@ -149,27 +164,40 @@ impl ColumnBuilder {
                     Err(never) => match never {},
                 }
                 offsets.push(offset(item.len()));
-                self.bytes += 4;
             }
             _ => unreachable!("builders are made from the columns' types"),
         }
-        self.nulls.append_non_null();
+        self.count_value();
     }
 
-    /// Returns the bytes that the values take, about.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-            + match &self.values {
-                Values::Struct(fields) => fields.iter().map(Self::bytes).sum(),
-                Values::List { item, .. } => item.bytes(),
-                _ => 0,
+    /// Forgets the rows from `rows` on, also those that were begun and did not get further.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        let kept = rows.min(self.len());
+        self.rows = kept;
+        self.nulls.truncate(kept.min(self.nulls.len()));
+        match &mut self.values {
+            Values::Int64(values) | Values::Timestamp(values) => values.truncate(kept),
+            Values::Float64(values) => values.truncate(kept),
+            Values::Date(values) => values.truncate(kept),
+            Values::Boolean(values) => values.truncate(kept),
+            Values::Utf8 { offsets, text } => {
+                offsets.truncate(kept + 1);
+                text.truncate(length(offsets));
             }
+            Values::Struct(fields) => fields.iter_mut().for_each(|field| field.truncate(rows)),
+            Values::List { offsets, item } => {
+                offsets.truncate(kept + 1);
+                item.truncate(length(offsets));
+            }
+        }
     }
 
     /// Adds the paths of integer columns in which a value equals no float.
     pub(crate) fn inexact_paths(&self, kind: &ColumnType, path: &str, out: &mut HashSet<String>) {
         match (&self.values, kind) {
-            (Values::Int64(_), _) if self.has_inexact => _ = out.insert(path.to_owned()),
+            (Values::Int64(values), _) if values.iter().any(|value| value.unsigned_abs() > EXACT_AS_FLOAT_MAX) => {
+                out.insert(path.to_owned());
+            }
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
                 for (builder, column) in builders.iter().zip(columns) {
                     builder.inexact_paths(&column.kind, &join(path, column.source()), out);
@@ -185,8 +213,9 @@ impl ColumnBuilder {
     /// Returns the column with `rows` rows and begins anew.
     pub(crate) fn finish(&mut self, kind: &ColumnType, rows: usize) -> ArrayRef {
         self.fill(rows);
+        self.nulls.append_n_non_nulls(rows - self.nulls.len());
+        self.rows = 0;
         let nulls = self.nulls.finish();
-        self.bytes = 0;
         match (&mut self.values, kind) {
             (Values::Int64(values), _) => Arc::new(Int64Array::new(std::mem::take(values).into(), nulls)),
             (Values::Float64(values), _) => Arc::new(Float64Array::new(std::mem::take(values).into(), nulls)),
@@ -250,6 +279,10 @@ fn finish_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
     OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, vec![0])))
 }
 
-fn offset(length: usize) -> i32 {
+fn length(offsets: &[i32]) -> usize {
+    usize::try_from(*offsets.last().expect("the first is always there")).expect("offsets are not negative")
+}
+
+pub(super) fn offset(length: usize) -> i32 {
     i32::try_from(length).expect("a batch is bounded far below 2 GiB")
 }

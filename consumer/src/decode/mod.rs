@@ -5,12 +5,15 @@
 //! empty value before its type was known), [`Decoder::must_read_again`] says so.
 //!
 //! ```text
-//! bytes --tape--> nodes --shape--> fits? grows? --builder--> columns, 8,192 rows a batch
+//! bytes --direct--> columns, 8,192 rows a batch            an event that simply fits
+//!       --tape--> nodes --shape--> fits? grows? --> columns   every other one
 //! ```
 
 mod adapt;
 mod builder;
+mod direct;
 mod misfit;
+mod scan;
 mod shape;
 mod tape;
 
@@ -27,12 +30,16 @@ use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
 
 pub use self::adapt::adapt;
 use self::builder::{ColumnBuilder, append_object};
+use self::direct::Meaning;
 pub use self::misfit::{Misfit, Reason};
 use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves, too_many_columns};
 use self::tape::{Kind, Tape};
 
 /// Rows of a full batch.
 pub const BATCH_ROWS: usize = 8_192;
+
+/// Bytes that the columns of [`META_COLUMNS`] take in a row, about; a number that is text has 20 digits in the log.
+const META_ROW_BYTES: usize = 80;
 
 /// Bytes of values after which a batch is finished although it has fewer rows.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -103,8 +110,15 @@ pub struct Decoder {
     inexact: HashSet<String>,
     builders: Vec<ColumnBuilder>,
     meta: MetaBuilder,
+    /// Bytes of the events in the unfinished batch.
+    payload_bytes: usize,
+    /// Bytes that the fixed part of one row takes at most.
+    row_bytes: usize,
     tape: Tape,
     finished: Vec<Decoded>,
+    /// Takes the tape's way for every event, to compare the two.
+    #[cfg(test)]
+    tape_only: bool,
 }
 
 /// Whether the decoder may add columns.
@@ -150,8 +164,12 @@ impl Decoder {
             inexact: HashSet::new(),
             builders: Vec::new(),
             meta: MetaBuilder::default(),
+            payload_bytes: 0,
+            row_bytes: 0,
             tape: Tape::default(),
             finished: Vec::new(),
+            #[cfg(test)]
+            tape_only: false,
         };
         decoder.begin_batch();
         decoder
@@ -169,14 +187,54 @@ impl Decoder {
     }
 
     fn push_row(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
+        let time = match self.push_directly(shard, event) {
+            Some(time) => time,
+            None => self.push_by_tape(shard, event)?,
+        };
+        self.payload_bytes += event.payload.len();
+        if self.meta.rows() == BATCH_ROWS || self.batch_bytes() > BATCH_BYTES_MAX {
+            self.finish_batch();
+        }
+        Ok(time)
+    }
+
+    /// Appends an event that simply fits; `None` when it does not.
+    fn push_directly(&mut self, shard: &str, event: &Event) -> Option<Timestamp> {
+        #[cfg(test)]
+        if self.tape_only {
+            return None;
+        }
+        let row = self.meta.rows();
+        let meaning = Meaning {
+            id_field: &self.id_field,
+            time_field: self.rules.time_field.as_deref(),
+            time_format: self.rules.time_format,
+        };
+        let said = direct::append(&event.payload, meaning, &self.columns, &mut self.builders, row).ok();
+        let time = said.as_ref().and_then(|said| self.event_time(said.time, event).ok());
+        match said.zip(time) {
+            Some((said, time)) => {
+                self.meta.append(said.id, shard, event, time, self.sequence_digits);
+                Some(time)
+            }
+            None => {
+                self.builders.iter_mut().for_each(|builder| builder.truncate(row));
+                None
+            }
+        }
+    }
+
+    fn push_by_tape(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
         let parse = self.tape.parse(&event.payload);
         parse.map_err(|error| Misfit { reason: Reason::Parse, message: error.to_string() })?;
         let special = self.special_fields(event)?;
-        let event_time = self.event_time(event, special.time_at)?;
+        let event_time = self.event_time(self.said_time(event, special.time_at)?, event)?;
 
         let parsed = Parsed { tape: &self.tape, event: &event.payload };
         let mut growth = Growth::default();
-        let inexact = |path: &str| self.inexact.contains(path) || self.open_inexact().contains(path);
+        let open_inexact = std::cell::OnceCell::new();
+        let inexact =
+            |path: &str| self.inexact.contains(path) || open_inexact.get_or_init(|| self.open_inexact()).contains(path);
         self.rules.object_fits(&self.columns, parsed, 0, "", &mut growth, &inexact)?;
         if !growth.is_none() {
             self.grow(growth.added, event)?;
@@ -186,9 +244,6 @@ impl Decoder {
         let row = self.meta.rows();
         append_object(&mut self.builders, &self.columns, row, parsed, 0, self.rules.time_format);
         self.meta.append(special.id.as_deref(), shard, event, event_time, self.sequence_digits);
-        if self.meta.rows() == BATCH_ROWS || self.batch_bytes() > BATCH_BYTES_MAX {
-            self.finish_batch();
-        }
         Ok(event_time)
     }
 
@@ -227,8 +282,7 @@ impl Decoder {
 
     /// Bytes that unfinished rows take, about.
     pub fn batch_bytes(&self) -> usize {
-        let nulls = self.builders.len() * self.meta.rows() * 8;
-        self.meta.bytes() + nulls + self.builders.iter().map(ColumnBuilder::bytes).sum::<usize>()
+        self.payload_bytes + self.meta.rows() * self.row_bytes
     }
 
     fn special_fields(&mut self, event: &Event) -> Result<Special, Misfit> {
@@ -271,19 +325,11 @@ impl Decoder {
         Ok(Special { id, time_at })
     }
 
-    fn event_time(&self, event: &Event, time_at: Option<usize>) -> Result<Timestamp, Misfit> {
-        let Some(field) = &self.rules.time_field else {
-            return Ok(event.arrived_at);
-        };
+    /// Returns the time that the time field says.
+    fn said_time(&self, event: &Event, time_at: Option<usize>) -> Result<Option<Timestamp>, Misfit> {
         let node = time_at.map(|at| self.tape.node(at)).filter(|node| node.kind != Kind::Null);
-        let Some(node) = node else {
-            return match self.missing_time {
-                MissingTime::Arrival => Ok(event.arrived_at),
-                MissingTime::DeadLetter => Err(Misfit {
-                    reason: Reason::NoTimestamp,
-                    message: format!("field {field}: there is no event time"),
-                }),
-            };
+        let (Some(field), Some(node)) = (&self.rules.time_field, node) else {
+            return Ok(None);
         };
         let readable = matches!(node.kind, Kind::Text | Kind::Integer | Kind::Float);
         let fits_format = self.rules.time_format.is_epoch() || node.kind == Kind::Text;
@@ -292,6 +338,23 @@ impl Decoder {
             reason: Reason::NoTimestamp,
             message: format!("field {field}: the event time cannot be read as {:?}", self.rules.time_format),
         })?;
+        Ok(Some(time))
+    }
+
+    /// Returns the event time, given what the time field says.
+    fn event_time(&self, said: Option<Timestamp>, event: &Event) -> Result<Timestamp, Misfit> {
+        let Some(field) = &self.rules.time_field else {
+            return Ok(event.arrived_at);
+        };
+        let Some(time) = said else {
+            return match self.missing_time {
+                MissingTime::Arrival => Ok(event.arrived_at),
+                MissingTime::DeadLetter => Err(Misfit {
+                    reason: Reason::NoTimestamp,
+                    message: format!("field {field}: there is no event time"),
+                }),
+            };
+        };
         if time > event.arrived_at.plus(self.future_max) {
             return Err(Misfit {
                 reason: Reason::FutureTimestamp,
@@ -338,7 +401,10 @@ impl Decoder {
     }
 
     fn begin_batch(&mut self) {
-        self.builders = self.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect();
+        self.builders = self.columns.iter().map(ColumnBuilder::of).collect();
+        self.payload_bytes = 0;
+        let fixed: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
+        self.row_bytes = META_ROW_BYTES + fixed * size_of::<i64>();
     }
 
     fn finish_batch(&mut self) {
@@ -403,10 +469,6 @@ impl TextColumn {
 impl MetaBuilder {
     fn rows(&self) -> usize {
         self.times.len()
-    }
-
-    fn bytes(&self) -> usize {
-        self.ids.text.len() + self.shards.text.len() + self.sequences.text.len() + self.rows() * 36
     }
 
     fn append(&mut self, id: Option<&str>, shard: &str, event: &Event, time: Timestamp, sequence_digits: usize) {

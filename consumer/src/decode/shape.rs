@@ -13,11 +13,15 @@ use headwater_common::event_time;
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, holdable_name};
 
 use super::misfit::{Misfit, Reason};
-use super::tape::{Kind, Node, Tape, text_of};
+use super::scan::text_of;
+use super::tape::{Kind, Node, Tape};
 
 /// Columns and fields of a table at most; Glue's limit is 400,000 bytes of schema, Spark's planner slows down long
 /// before. An event that would add more is a dead letter.
 pub(crate) const COLUMNS_MAX: usize = 2_000;
+
+/// The node of the event itself.
+const EVENT: usize = 0;
 
 /// A parsed event.
 #[derive(Clone, Copy)]
@@ -109,13 +113,14 @@ impl Rules {
                 let column = &columns[index];
                 self.value_fits(column, parsed, value, path, growth, inexact)
             }
-            None => self.new_field_fits(parsed, value, path, text_of(name), growth),
+            None => self.new_field_fits(parsed, object, value, path, text_of(name), growth),
         })
     }
 
     fn new_field_fits(
         &self,
         parsed: Parsed<'_>,
+        object: usize,
         value: usize,
         path: &str,
         name: &str,
@@ -125,7 +130,7 @@ impl Rules {
             return Ok(());
         }
         let path = join(path, name);
-        let Some(kind) = self.infer(parsed, value, &path, &mut growth.untyped)? else {
+        let Some(kind) = self.infer_field(parsed, object, name, value, &path, &mut growth.untyped)? else {
             return Ok(());
         };
         let column = Column::new(name, kind, self.next);
@@ -177,9 +182,26 @@ impl Rules {
         }
     }
 
+    /// Returns the type that a field of an object asks for. The event's own time field is a timestamp.
+    fn infer_field(
+        &self,
+        parsed: Parsed<'_>,
+        object: usize,
+        name: &str,
+        value: usize,
+        path: &str,
+        untyped: &mut HashSet<String>,
+    ) -> Result<Option<ColumnType>, Misfit> {
+        let is_time = object == EVENT && self.time_field.as_deref() == Some(name);
+        if is_time && parsed.node(value).kind != Kind::Null {
+            return Ok(Some(ColumnType::Timestamp));
+        }
+        self.infer(parsed, value, path, untyped)
+    }
+
     /// Returns the type that a value asks for; `None` while it says none. Records the paths that say none although
     /// something is there: when such a path gets a type later in the epoch, the events before must be read again.
-    pub(crate) fn infer(
+    fn infer(
         &self,
         parsed: Parsed<'_>,
         value: usize,
@@ -189,7 +211,6 @@ impl Rules {
         let node = parsed.node(value);
         Ok(Some(match node.kind {
             Kind::Null => return Ok(None),
-            _ if self.time_field.as_deref() == Some(path) => ColumnType::Timestamp,
             Kind::True | Kind::False => ColumnType::Boolean,
             Kind::Text | Kind::EscapedText | Kind::Key => ColumnType::Utf8,
             Kind::Float => ColumnType::Float64,
@@ -216,13 +237,16 @@ impl Rules {
             }
             Kind::Object => {
                 let mut columns: Vec<Column> = Vec::new();
+                let mut names = HashSet::new();
                 parsed.fields(value, |name, at| {
                     if columns.len() == COLUMNS_MAX {
                         return Err(too_many_columns());
                     }
                     let name = text_of(name);
                     if let Some(kind) = self.infer(parsed, at, &join(path, name), untyped)? {
-                        add_column(&mut columns, name, kind, self.next, &|_| false);
+                        let column = new_column(name, kind, self.next, |name| names.contains(name));
+                        names.insert(column.name.to_lowercase());
+                        columns.push(column);
                     }
                     Ok::<_, Misfit>(())
                 })?;
@@ -252,7 +276,7 @@ impl Rules {
                 None => {
                     let name = text_of(name);
                     let path = join(path, name);
-                    if let Some(kind) = self.infer(parsed, value, &path, &mut notes.untyped)? {
+                    if let Some(kind) = self.infer_field(parsed, object, name, value, &path, &mut notes.untyped)? {
                         notes.typed.push(path);
                         add_column(columns, name, kind, self.next, taken);
                     }
@@ -316,9 +340,15 @@ fn add_column(
     since: SchemaVersion,
     taken: &dyn Fn(&str) -> bool,
 ) {
-    let name = holdable_name(source, |name| taken(name) || columns.iter().any(|c| c.name.to_lowercase() == name));
+    let taken = |name: &str| taken(name) || columns.iter().any(|column| column.name.to_lowercase() == name);
+    let column = new_column(source, kind, since, taken);
+    columns.push(column);
+}
+
+fn new_column(source: &str, kind: ColumnType, since: SchemaVersion, taken: impl Fn(&str) -> bool) -> Column {
+    let name = holdable_name(source, taken);
     let source = (name != source).then(|| source.to_owned());
-    columns.push(Column { name, source, kind, since });
+    Column { name, source, kind, since }
 }
 
 fn unify(one: Option<ColumnType>, other: Option<ColumnType>) -> Option<Option<ColumnType>> {
@@ -329,8 +359,9 @@ fn unify(one: Option<ColumnType>, other: Option<ColumnType>) -> Option<Option<Co
         (Some(Int64), Some(Float64)) | (Some(Float64), Some(Int64)) => Some(Float64),
         (Some(List(one)), Some(List(other))) => Some(List(Box::new(unify(Some(*one), Some(*other))??))),
         (Some(Struct(mut columns)), Some(Struct(others))) => {
+            let mut hint = 0;
             for other in others {
-                match columns.iter_mut().find(|column| column.source() == other.source()) {
+                match find(&columns, other.source().as_bytes(), &mut hint).map(|index| &mut columns[index]) {
                     Some(column) => column.kind = unify(Some(column.kind.clone()), Some(other.kind))??,
                     None => add_column(&mut columns, other.source(), other.kind.clone(), other.since, &|_| false),
                 }

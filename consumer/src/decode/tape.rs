@@ -8,7 +8,7 @@
 //! ```
 //! `next` of a container is the index after its last node; every other value is one node.
 
-use std::fmt;
+use super::scan::{EMPTY, ParseError, Quoted, Scanner, text_of, unescape};
 
 /// Objects and arrays inside each other; deeper events are dead letters. serde_json's own limit is 128.
 pub(crate) const DEPTH_MAX: usize = 64;
@@ -48,20 +48,6 @@ pub(crate) struct Node {
     pub(crate) next: u32,
 }
 
-/// Why an event is not one JSON object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ParseError {
-    pub(crate) what: &'static str,
-    /// The byte of the event where it was noticed, from 0.
-    pub(crate) at: usize,
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.what, self.at)
-    }
-}
-
 /// The tape of one event; its space is used again for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
@@ -82,17 +68,17 @@ impl Tape {
             return Err(ParseError { what: "invalid UTF-8", at: error.valid_up_to() });
         }
         debug_assert!(event.len() < SCRATCH as usize, "events are bounded by EVENT_BYTES_MAX");
-        let mut parser = Parser { event, at: 0, tape: self };
-        parser.skip_space();
-        match parser.peek() {
+        let mut parser = Parser { scan: Scanner { event, at: 0 }, tape: self };
+        parser.scan.skip_space();
+        match parser.scan.peek() {
             Some(b'{') => parser.object(1)?,
             Some(_) => {
-                return Err(parser.error("an event must be a JSON object; something else is"));
+                return Err(parser.scan.error("an event must be a JSON object; something else is"));
             }
-            None => return Err(parser.error("an event must be a JSON object; it is empty")),
+            None => return Err(parser.scan.error(EMPTY)),
         }
-        parser.skip_space();
-        if parser.at < event.len() { Err(parser.error("trailing data after the object")) } else { Ok(()) }
+        parser.scan.skip_space();
+        if parser.scan.at < event.len() { Err(parser.scan.error("trailing data after the object")) } else { Ok(()) }
     }
 
     /// Makes a scalar null: it has been taken out of the event and is no column.
@@ -146,225 +132,111 @@ impl Tape {
 }
 
 struct Parser<'a> {
-    event: &'a [u8],
-    at: usize,
+    scan: Scanner<'a>,
     tape: &'a mut Tape,
 }
 
 impl Parser<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.event.get(self.at).copied()
-    }
-
-    fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    fn error(&self, what: &'static str) -> ParseError {
-        let what = if self.at >= self.event.len() && what != EMPTY { "the object is truncated" } else { what };
-        ParseError { what, at: self.at }
-    }
-
     fn object(&mut self, depth: usize) -> Result<(), ParseError> {
         let index = self.tape.nodes.len();
-        self.tape.push(Kind::Object, self.at, self.at);
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
+        self.tape.push(Kind::Object, self.scan.at, self.scan.at);
+        self.scan.at += 1;
+        self.scan.skip_space();
+        if self.scan.peek() == Some(b'}') {
+            self.scan.at += 1;
             self.tape.close(index);
             return Ok(());
         }
         let mut fields = 0;
         loop {
-            self.skip_space();
-            if self.peek() != Some(b'"') {
-                return Err(self.error("expected a field name"));
+            self.scan.skip_space();
+            if self.scan.peek() != Some(b'"') {
+                return Err(self.scan.error("expected a field name"));
             }
             self.key()?;
             fields += 1;
-            self.skip_space();
-            if self.peek() != Some(b':') {
-                return Err(self.error("expected `:`"));
+            self.scan.skip_space();
+            if self.scan.peek() != Some(b':') {
+                return Err(self.scan.error("expected `:`"));
             }
-            self.at += 1;
+            self.scan.at += 1;
             self.value(depth)?;
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
+            self.scan.skip_space();
+            match self.scan.peek() {
+                Some(b',') => self.scan.at += 1,
                 Some(b'}') => {
-                    self.at += 1;
+                    self.scan.at += 1;
                     self.tape.close(index);
                     return self.refuse_duplicates(index, fields);
                 }
-                _ => return Err(self.error("expected `,` or `}`")),
+                _ => return Err(self.scan.error("expected `,` or `}`")),
             }
         }
     }
 
     fn array(&mut self, depth: usize) -> Result<(), ParseError> {
         let index = self.tape.nodes.len();
-        self.tape.push(Kind::Array, self.at, self.at);
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
+        self.tape.push(Kind::Array, self.scan.at, self.scan.at);
+        self.scan.at += 1;
+        self.scan.skip_space();
+        if self.scan.peek() == Some(b']') {
+            self.scan.at += 1;
             self.tape.close(index);
             return Ok(());
         }
         loop {
             self.value(depth)?;
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
+            self.scan.skip_space();
+            match self.scan.peek() {
+                Some(b',') => self.scan.at += 1,
                 Some(b']') => {
-                    self.at += 1;
+                    self.scan.at += 1;
                     self.tape.close(index);
                     return Ok(());
                 }
-                _ => return Err(self.error("expected `,` or `]`")),
+                _ => return Err(self.scan.error("expected `,` or `]`")),
             }
         }
     }
 
     fn value(&mut self, depth: usize) -> Result<(), ParseError> {
-        self.skip_space();
-        match self.peek() {
+        self.scan.skip_space();
+        match self.scan.peek() {
             Some(b'"') => {
-                let (start, end, escaped) = self.string()?;
+                let Quoted { start, end, escaped } = self.scan.string()?;
                 self.tape.push(if escaped { Kind::EscapedText } else { Kind::Text }, start, end);
                 Ok(())
             }
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{' | b'[') if depth == DEPTH_MAX => Err(self.error("nested too deeply")),
-            Some(b'{') => self.object(depth + 1),
-            Some(b'[') => self.array(depth + 1),
-            Some(b't') => self.literal(b"true", Kind::True),
-            Some(b'f') => self.literal(b"false", Kind::False),
-            Some(b'n') => self.literal(b"null", Kind::Null),
-            _ => Err(self.error("expected a value")),
-        }
-    }
-
-    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<(), ParseError> {
-        if !self.event[self.at..].starts_with(word) {
-            return Err(self.error("expected a value"));
-        }
-        self.tape.push(kind, self.at, self.at + word.len());
-        self.at += word.len();
-        Ok(())
-    }
-
-    fn number(&mut self) -> Result<(), ParseError> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => self.digits(),
-            _ => return Err(self.error("expected a digit")),
-        }
-        let mut kind = Kind::Integer;
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            kind = Kind::Float;
-            self.at_least_one_digit()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            kind = Kind::Float;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.at_least_one_digit()?;
-        }
-        self.tape.push(kind, start, self.at);
-        Ok(())
-    }
-
-    fn at_least_one_digit(&mut self) -> Result<(), ParseError> {
-        if !self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            return Err(self.error("expected a digit"));
-        }
-        self.digits();
-        Ok(())
-    }
-
-    fn digits(&mut self) {
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-    }
-
-    /// Reads a string and returns the bounds of its content, and whether it has escapes.
-    fn string(&mut self) -> Result<(usize, usize, bool), ParseError> {
-        self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok((start, self.at - 1, escaped));
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(0..0x20) => return Err(self.error("a control character in a string")),
-                Some(_) => self.at += 1,
-                None => return Err(self.error("expected `\"`")),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), ParseError> {
-        self.at += 1;
-        match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 1;
+            Some(b'-' | b'0'..=b'9') => {
+                let number = self.scan.number()?;
+                let kind = if number.is_integer { Kind::Integer } else { Kind::Float };
+                self.tape.push(kind, number.start, number.end);
                 Ok(())
             }
-            Some(b'u') => {
-                let unit = self.code_unit()?;
-                match unit {
-                    0xD800..0xDC00 => {
-                        let followed = self.event[self.at..].starts_with(b"\\u");
-                        self.at += usize::from(followed);
-                        if !followed || !(0xDC00..0xE000).contains(&self.code_unit()?) {
-                            return Err(self.error("half of a surrogate pair"));
-                        }
-                        Ok(())
-                    }
-                    0xDC00..0xE000 => Err(self.error("half of a surrogate pair")),
-                    _ => Ok(()),
-                }
-            }
-            _ => Err(self.error("an unknown escape")),
+            Some(b'{' | b'[') if depth == DEPTH_MAX => Err(self.scan.error("nested too deeply")),
+            Some(b'{') => self.object(depth + 1),
+            Some(b'[') => self.array(depth + 1),
+            Some(b't') => self.word(b"true", Kind::True),
+            Some(b'f') => self.word(b"false", Kind::False),
+            Some(b'n') => self.word(b"null", Kind::Null),
+            _ => Err(self.scan.error("expected a value")),
         }
     }
 
-    /// Reads `uXXXX`.
-    fn code_unit(&mut self) -> Result<u32, ParseError> {
-        let digits = self.event.get(self.at + 1..self.at + 5);
-        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let Some(digits) = digits else {
-            return Err(self.error("a bad \\u escape"));
-        };
-        self.at += 5;
-        Ok(hex(digits))
+    fn word(&mut self, word: &'static [u8], kind: Kind) -> Result<(), ParseError> {
+        let start = self.scan.at;
+        self.scan.literal(word)?;
+        self.tape.push(kind, start, self.scan.at);
+        Ok(())
     }
 
     fn key(&mut self) -> Result<(), ParseError> {
-        let (start, end, escaped) = self.string()?;
+        let Quoted { start, end, escaped } = self.scan.string()?;
         if !escaped {
             self.tape.push(Kind::Key, start, end);
             return Ok(());
         }
-        let raw = std::str::from_utf8(&self.event[start..end]).expect("the event was checked");
+        let raw = text_of(&self.scan.event[start..end]);
         let begin = self.tape.scratch.len();
         unescape(raw, &mut self.tape.scratch);
         let finish = self.tape.scratch.len();
@@ -387,12 +259,12 @@ impl Parser<'_> {
             let mut names = std::collections::HashSet::with_capacity(fields);
             self.names(object).any(|name| !names.insert(name))
         };
-        if duplicate { Err(ParseError { what: "a field comes twice", at: self.at - 1 }) } else { Ok(()) }
+        if duplicate { Err(ParseError { what: "a field comes twice", at: self.scan.at - 1 }) } else { Ok(()) }
     }
 
     fn names(&self, object: usize) -> impl Iterator<Item = &[u8]> {
         let tape = &*self.tape;
-        let event = self.event;
+        let event = self.scan.event;
         let end = tape.nodes[object].next as usize;
         let mut at = object + 1;
         std::iter::from_fn(move || {
@@ -404,47 +276,6 @@ impl Parser<'_> {
             Some(name)
         })
     }
-}
-
-const EMPTY: &str = "an event must be a JSON object; it is empty";
-
-/// Returns a node's bytes as text.
-pub(crate) fn text_of(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("the event was checked, and nodes begin and end at ASCII bytes")
-}
-
-fn hex(digits: &[u8]) -> u32 {
-    let value = |digit: u8| char::from(digit).to_digit(16).expect("checked to be hexadecimal");
-    digits.iter().fold(0, |sum, digit| sum * 16 + value(*digit))
-}
-
-/// Appends the content of a string whose escapes were checked when it was parsed.
-pub(crate) fn unescape(raw: &str, out: &mut String) {
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = rest.as_bytes()[at + 1];
-        rest = &rest[at + 2..];
-        match escape {
-            b'b' => out.push('\u{8}'),
-            b'f' => out.push('\u{c}'),
-            b'n' => out.push('\n'),
-            b'r' => out.push('\r'),
-            b't' => out.push('\t'),
-            b'u' => {
-                let mut code = hex(&rest.as_bytes()[..4]);
-                rest = &rest[4..];
-                if (0xD800..0xDC00).contains(&code) {
-                    let low = hex(&rest.as_bytes()[2..6]);
-                    rest = &rest[6..];
-                    code = 0x1_0000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-                }
-                out.push(char::from_u32(code).expect("surrogates were checked to come in pairs"));
-            }
-            plain => out.push(char::from(plain)),
-        }
-    }
-    out.push_str(rest);
 }
 
 #[cfg(test)]

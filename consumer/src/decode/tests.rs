@@ -73,6 +73,15 @@ fn epoch_numbers_in_a_text_timestamp_are_refused() {
 }
 
 #[test]
+fn only_the_events_own_time_field_is_its_time() {
+    let rules = DecodeRules { time_field: Some("t".into()), ..rules() };
+    let (decoder, results) = decode(&rules, &[r#"{"":{"t":"no time"},"a":{"t":5}}"#, r#"{"t":"2026-11-20"}"#]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let kinds: Vec<_> = decoder.schema().columns[META_COLUMNS.len()..].iter().map(|c| c.kind.name()).collect();
+    assert_eq!(kinds.iter().filter(|kind| kind.contains("TIMESTAMP")).count(), 1, "{kinds:?}");
+}
+
+#[test]
 fn fm27_a_clock_that_is_far_ahead_moves_nothing() {
     let rules = DecodeRules { time_field: Some("t".into()), ..rules() };
     let (_, results) = decode(&rules, &[r#"{"t":"2026-11-21T00:59:59Z"}"#, r#"{"t":"2226-01-01"}"#]);
@@ -238,12 +247,55 @@ proptest::proptest! {
         proptest::prop_assert_eq!(run(&mut third), again);
     }
 
+    /// The direct way and the tape's give the same rows, ids, times and misfits.
+    #[test]
+    fn any_events_decode_the_same_directly(
+        events in proptest::collection::vec(written(), 1..16),
+        id_field in proptest::sample::select(vec![EVENT_ID_FIELD, "a"]),
+        time_field in proptest::sample::select(vec![None, Some("t")]),
+    ) {
+        let rules = DecodeRules { id_field: id_field.into(), time_field: time_field.map(Into::into), ..rules() };
+        let run = |schema: Option<&TableSchema>, growing, tape_only| {
+            let mut decoder = Decoder::new(&rules, schema, &[], 20, growing);
+            decoder.tape_only = tape_only;
+            let pushed = (1..).zip(&events).map(|(number, payload)| decoder.push("0", &event(number, payload)));
+            let results: Vec<_> = pushed.collect();
+            let schema = decoder.schema();
+            let arrow = Arc::new(schema.arrow_schema());
+            let rows: Vec<_> = decoder.take(true).iter().map(|decoded| adapt(&decoded.rows, &arrow)).collect();
+            (results, rows, decoder.must_read_again(), schema)
+        };
+        let by_tape = run(None, Growing::Allowed, true);
+        proptest::prop_assert_eq!(&run(None, Growing::Allowed, false), &by_tape);
+        let schema = Some(&by_tape.3);
+        proptest::prop_assert_eq!(run(schema, Growing::Fixed, false), run(schema, Growing::Fixed, true));
+    }
+
     #[test]
     fn any_bytes_are_a_row_or_a_misfit(payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
         let mut decoder = Decoder::new(&rules(), None, &[], 20, Growing::Allowed);
         let event = Event { payload: payload.into(), ..event(1, "") };
         let _ = decoder.push("0", &event);
     }
+}
+
+/// An event as somebody might write it: spaces, escapes, fields in any order and sometimes twice.
+fn written() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let value = prop_oneof![
+        6 => json(),
+        6 => proptest::sample::select(vec![
+            "null", "true", "false", "0", "-0", "-0.0", "7", "-12", "1.5", "2.0", "1e3", "1E400", "0.1", "123456789012345678",
+            "9223372036854775807", "9007199254740993", "12345678901234567890.5", "\"x\"", "\"\"", "\"a\\\"b\\u00e4\"",
+            "\"2026-11-20\"", "\"2026-11-20T10:00:00Z\"", "\"2226-01-01\"", "[]", "[1,2]", "[1,null]", "[\"y\"]",
+            "{\"x\":1}", "{\"x\":null,\"x\":null}", "{\"y\":[{\"z\":true}]}", "01", "+1", "tru", "\"\\x\"",
+        ]).prop_map(str::to_owned),
+    ];
+    let name = proptest::sample::select(vec!["a", "b", "t", "_event_id", "c\\n", "d", "\\u0061"]);
+    let space = proptest::sample::select(vec!["", "", "", " ", "\t", "\n "]);
+    let field = (name, space.clone(), value, space).prop_map(|(n, s, v, e)| format!("\"{n}\":{s}{v}{e}"));
+    (proptest::collection::vec(field, 0..5), proptest::sample::select(vec!["", "", "", " ", "x", "{}"]))
+        .prop_map(|(fields, rest)| format!("{{{}}}{rest}", fields.join(",")))
 }
 
 /// Small objects with few names, so that they often meet and often disagree.
