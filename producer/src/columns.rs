@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use headwater_common::json::plain_length;
 use serde::{Deserialize, Serialize};
 
 /// Digits that a number may have; with more it might not come back as it was.
@@ -27,7 +28,7 @@ pub struct Candidate(Option<CellType>);
 
 impl Candidate {
     /// Takes in a cell that is not null.
-    pub fn see(&mut self, cell: &str) {
+    pub fn see(&mut self, cell: &[u8]) {
         let kind = cell_type(cell);
         self.0 = Some(match (self.0, kind) {
             (None, kind) => kind,
@@ -43,7 +44,7 @@ impl Candidate {
     }
 }
 
-fn cell_type(cell: &str) -> CellType {
+fn cell_type(cell: &[u8]) -> CellType {
     if boolean(cell).is_some() {
         return CellType::Boolean;
     }
@@ -54,10 +55,10 @@ fn cell_type(cell: &str) -> CellType {
     }
 }
 
-fn boolean(cell: &str) -> Option<&'static str> {
+fn boolean(cell: &[u8]) -> Option<&'static [u8]> {
     match cell {
-        "true" | "True" | "TRUE" => Some("true"),
-        "false" | "False" | "FALSE" => Some("false"),
+        b"true" | b"True" | b"TRUE" => Some(b"true"),
+        b"false" | b"False" | b"FALSE" => Some(b"false"),
         _ => None,
     }
 }
@@ -68,21 +69,28 @@ enum Number {
     Float,
 }
 
+/// Digits that a 64-bit integer always holds.
+const INTEGER_DIGITS: usize = 18;
+
 /// Returns what number a cell is, when it is a JSON number that every reader gets back as it was. `007` is none.
-fn number(cell: &str) -> Option<Number> {
-    let digits_of = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let magnitude = cell.strip_prefix('-').unwrap_or(cell);
+fn number(cell: &[u8]) -> Option<Number> {
+    let digits_of = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let magnitude = cell.strip_prefix(b"-").unwrap_or(cell);
     let whole = digits_of(magnitude);
-    if whole == 0 || (whole > 1 && magnitude.starts_with('0')) {
+    if whole == 0 || (whole > 1 && magnitude[0] == b'0') {
         return None;
     }
     let mut rest = &magnitude[whole..];
     if rest.is_empty() {
         // `-0` is a float's zero; as an integer it would lose its sign.
-        return if cell == "-0" { Some(Number::Float) } else { cell.parse::<i64>().ok().map(|_| Number::Integer) };
+        if cell == b"-0" {
+            return Some(Number::Float);
+        }
+        let fits = whole <= INTEGER_DIGITS || parse::<i64>(cell).is_some();
+        return fits.then_some(Number::Integer);
     }
     let mut significant = whole;
-    if let Some(fraction) = rest.strip_prefix('.') {
+    if let Some(fraction) = rest.strip_prefix(b".") {
         let digits = digits_of(fraction);
         if digits == 0 {
             return None;
@@ -90,45 +98,53 @@ fn number(cell: &str) -> Option<Number> {
         significant += digits;
         rest = &fraction[digits..];
     }
-    if let Some(exponent) = rest.strip_prefix(['e', 'E']) {
-        let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let mut is_finite = true;
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = match exponent {
+            [b'+' | b'-', digits @ ..] => digits,
+            digits => digits,
+        };
         let digits = digits_of(exponent);
         if digits == 0 {
             return None;
         }
         rest = &exponent[digits..];
+        is_finite = rest.is_empty() && parse::<f64>(cell).is_some_and(f64::is_finite);
     }
-    let fits =
-        rest.is_empty() && significant <= SIGNIFICANT_DIGITS_MAX && cell.parse::<f64>().is_ok_and(f64::is_finite);
-    fits.then_some(Number::Float)
+    (rest.is_empty() && significant <= SIGNIFICANT_DIGITS_MAX && is_finite).then_some(Number::Float)
+}
+
+fn parse<T: std::str::FromStr>(cell: &[u8]) -> Option<T> {
+    std::str::from_utf8(cell).ok()?.parse().ok()
 }
 
 /// Integers beyond 2^53 may change when they become floats.
-fn is_exact_as_float(integer: &str) -> bool {
-    integer.parse::<i64>().is_ok_and(|integer| integer.unsigned_abs() <= 1 << 53)
+fn is_exact_as_float(integer: &[u8]) -> bool {
+    parse::<i64>(integer).is_some_and(|integer| integer.unsigned_abs() <= 1 << 53)
 }
 
-/// Appends a cell as JSON and returns false when it does not fit the column's type: then it is a string.
-pub fn write_cell(cell: &str, kind: CellType, out: &mut Vec<u8>) -> bool {
+/// Appends a cell, which is UTF-8, as JSON and returns false when it does not fit the column's type: then it is a
+/// string.
+pub fn write_cell(cell: &[u8], kind: CellType, out: &mut Vec<u8>) -> bool {
     match kind {
         CellType::String => {}
         CellType::Boolean => {
             if let Some(word) = boolean(cell) {
-                out.extend_from_slice(word.as_bytes());
+                out.extend_from_slice(word);
                 return true;
             }
         }
         CellType::Integer => {
             if number(cell) == Some(Number::Integer) {
-                out.extend_from_slice(cell.as_bytes());
+                out.extend_from_slice(cell);
                 return true;
             }
         }
         CellType::Float => {
             if let Some(found) = number(cell).filter(|found| *found == Number::Float || is_exact_as_float(cell)) {
-                out.extend_from_slice(cell.as_bytes());
+                out.extend_from_slice(cell);
                 // So that who reads one row knows that the column is one of fractions.
-                if found == Number::Integer || cell == "-0" {
+                if found == Number::Integer || cell == b"-0" {
                     out.extend_from_slice(b".0");
                 }
                 return true;
@@ -139,26 +155,23 @@ pub fn write_cell(cell: &str, kind: CellType, out: &mut Vec<u8>) -> bool {
     kind == CellType::String
 }
 
-/// Appends a JSON string.
-pub fn write_string(text: &str, out: &mut Vec<u8>) {
-    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+/// Appends text, which is UTF-8, as a JSON string.
+pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    if text.bytes().all(plain) {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        for character in text.chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                control if u32::from(control) < 0x20 => {
-                    write!(out, "\\u{:04x}", u32::from(control)).expect("writing to memory does not fail");
-                }
-                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at(plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, behind)) = special.split_first() else { break };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => write!(out, "\\u{control:04x}").expect("writing to memory does not fail"),
         }
+        rest = behind;
     }
     out.push(b'"');
 }
@@ -169,11 +182,11 @@ mod tests {
 
     fn check(cells: &[&str], kind: CellType, json: &[&str]) {
         let mut candidate = Candidate::default();
-        cells.iter().for_each(|cell| candidate.see(cell));
+        cells.iter().for_each(|cell| candidate.see(cell.as_bytes()));
         assert_eq!(candidate.decide(), kind, "{cells:?}");
         for (cell, json) in cells.iter().zip(json) {
             let mut out = Vec::new();
-            assert!(write_cell(cell, kind, &mut out));
+            assert!(write_cell(cell.as_bytes(), kind, &mut out));
             assert_eq!(String::from_utf8(out).unwrap(), *json);
         }
     }
@@ -195,7 +208,7 @@ mod tests {
     #[test]
     fn a_later_misfit_is_sent_as_a_string() {
         let mut out = Vec::new();
-        assert!(!write_cell("n/a", CellType::Integer, &mut out));
+        assert!(!write_cell(b"n/a", CellType::Integer, &mut out));
         assert_eq!(out, b"\"n/a\"");
     }
 }

@@ -88,10 +88,24 @@ pub(crate) struct Place {
 }
 
 impl CsvReader {
+    /// From now on a quiet pipe is an error of the kind `WouldBlock`; what was read of a record is not lost.
+    pub(crate) fn say_when_quiet(&mut self) {
+        self.window.say_when_quiet();
+    }
+
     /// Reads on in a window.
     pub(crate) fn behind(window: Window, delimiter: u8, quote: u8) -> Self {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).quote(quote).double_quote(true).build();
-        Self { window, parser, delimiter, quote }
+        let mut reader = Self { window, parser, delimiter, quote };
+        reader.begin_anew();
+        reader
+    }
+
+    /// Brings the parser back to the beginning of a record. Its first record is an empty one: otherwise it would take a
+    /// byte order mark off the next, where it is text.
+    fn begin_anew(&mut self) {
+        self.parser.reset();
+        self.parser.read_record(b"\n", &mut [0], &mut [0]);
     }
 
     /// Returns where the next record begins.
@@ -102,14 +116,25 @@ impl CsvReader {
     /// Reads the next record into `record`. Empty lines are skipped.
     pub(crate) fn next(&mut self, record: &mut Record) -> io::Result<Next> {
         self.skip_empty_lines()?;
+        if self.plain_line(record) {
+            return Ok(Next::Record);
+        }
         record.text.resize(record.text.len().max(1024), 0);
         record.ends.resize(record.ends.len().max(64), 0);
         let (mut read, mut written, mut ends) = (0, 0, 0);
         loop {
             let input = &self.window.bytes()[read..];
             // An empty input tells csv-core that the stream has ended, so there must be one unless it has.
-            if input.is_empty() && self.window.more()? {
-                continue;
+            if input.is_empty() {
+                match self.window.more() {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => {
+                        // When the reader was only quiet, the record is begun anew.
+                        self.begin_anew();
+                        return Err(error);
+                    }
+                }
             }
             let input = &self.window.bytes()[read..];
             let (result, nin, nout, nend) =
@@ -139,6 +164,27 @@ impl CsvReader {
         }
     }
 
+    /// Takes a line apart in which only delimiters mean something, when the next one is there and is such a line.
+    fn plain_line(&mut self, record: &mut Record) -> bool {
+        let bytes = self.window.bytes();
+        let Some(end) = memchr::memchr(b'\n', bytes) else { return false };
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        if memchr::memchr2(self.quote, b'\r', line).is_some() {
+            return false;
+        }
+        record.text.clear();
+        record.ends.clear();
+        let mut start = 0;
+        for delimiter in memchr::memchr_iter(self.delimiter, line).chain([line.len()]) {
+            record.text.extend_from_slice(&line[start..delimiter]);
+            record.ends.push(record.text.len());
+            start = delimiter + 1;
+        }
+        record.fields = record.ends.len();
+        self.window.consume(end + 1);
+        true
+    }
+
     pub(crate) fn skip_empty_lines(&mut self) -> io::Result<()> {
         loop {
             let blank = self.window.bytes().iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -153,10 +199,15 @@ impl CsvReader {
     fn bad(&mut self, reason: &'static str) -> io::Result<Next> {
         const RAW_BYTES_MAX: usize = 64 * 1024;
         let bytes = self.window.bytes();
-        let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+        // Old files end their lines with a carriage return only.
+        let line = memchr::memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
         let raw = bytes[..line.min(RAW_BYTES_MAX)].to_vec();
-        self.window.skip_line()?;
-        self.parser.reset();
+        if line < bytes.len() {
+            self.window.consume(line)
+        } else {
+            self.window.skip_line()?
+        }
+        self.begin_anew();
         Ok(Next::Bad { reason, raw })
     }
 }
@@ -222,6 +273,8 @@ mod tests {
         assert_eq!(read(b"a,b\r\n1,\"x,\"\"y\"\"\"\r\n\r\n\"l1\nl2\",\n"), ["a|b", "1|x,\"y\"", "l1\nl2|"]);
         assert_eq!(read(b"\xef\xbb\xbfa\nb"), ["a", "b"]);
         assert_eq!(read(b""), Vec::<String>::new());
+        // Only the first bytes of a file are a byte order mark.
+        assert_eq!(read(b"a\n\xef\xbb\xbf\"b\"\n\"c\"\n"), ["a", "\u{feff}\"b\"", "c"]);
     }
 
     #[test]
@@ -229,5 +282,6 @@ mod tests {
         assert_eq!(read(b"a,b\n\"x,1\ny,2\n"), ["a|b", "2:4: a quote is never closed", "y|2"]);
         assert_eq!(read(b"\"x\"y,1\nz,2\n"), ["1:0: text after a closing quote", "z|2"]);
         assert_eq!(read(b"5\" disk,1\nz,2\n"), ["5\" disk|1", "z|2"]);
+        assert_eq!(read(b"\"x\"y,1\rz,2\r"), ["1:0: text after a closing quote", "z|2"]);
     }
 }

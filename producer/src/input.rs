@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -46,8 +48,9 @@ impl Input {
     /// When it cannot be opened or its beginning cannot be read.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         match self {
-            Self::File(path) => decompressed(File::open(path)?),
-            Self::Stdin => decompressed(io::stdin()),
+            Self::File(path) if is_pipe(path) => decompressed(File::open(path)?, Plain::OnAThread),
+            Self::File(path) => decompressed(File::open(path)?, Plain::AsItIs),
+            Self::Stdin => decompressed(io::stdin(), Plain::OnAThread),
         }
     }
 
@@ -72,7 +75,13 @@ fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
-fn decompressed(raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+/// How what is not packed is read.
+enum Plain {
+    AsItIs,
+    OnAThread,
+}
+
+fn decompressed(raw: impl Read + Send + 'static, plain: Plain) -> io::Result<Box<dyn Read + Send>> {
     let mut raw = BufReader::with_capacity(CHUNK_BYTES, raw);
     // A pipe may give less than four bytes at first.
     let mut head = Vec::with_capacity(4);
@@ -86,10 +95,60 @@ fn decompressed(raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Se
         raw.consume(count);
     }
     let format = head.clone();
-    let whole = Cursor::new(head).chain(raw);
-    Ok(match format.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(whole)?),
-        _ => Box::new(whole),
+    let head = Cursor::new(head);
+    Ok(match (format.as_slice(), plain) {
+        ([0x1f, 0x8b, ..], _) => Box::new(flate2::bufread::MultiGzDecoder::new(head.chain(raw))),
+        ([0x28, 0xb5, 0x2f, 0xfd], _) => Box::new(zstd::Decoder::with_buffer(head.chain(raw))?),
+        (_, Plain::AsItIs) => Box::new(head.chain(raw)),
+        (_, Plain::OnAThread) => Box::new(head.chain(Pipe::read_from(raw))),
     })
+}
+
+/// How long a pipe may say nothing before that is told.
+const QUIET_AFTER: Duration = Duration::from_millis(100);
+
+/// Chunks of a pipe that may wait to be taken.
+const PIPE_CHUNKS: usize = 4;
+
+/// A pipe that can be waited for in vain: reading fails with `WouldBlock` while nothing comes, and can be tried again.
+struct Pipe {
+    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
+    chunk: Cursor<Vec<u8>>,
+}
+
+impl Pipe {
+    /// Reads on a thread that nobody waits for: it may be waiting for a pipe that says nothing more.
+    fn read_from(mut raw: impl BufRead + Send + 'static) -> Self {
+        let (sender, chunks) = mpsc::sync_channel(PIPE_CHUNKS);
+        std::thread::spawn(move || {
+            loop {
+                let read = raw.fill_buf().map(<[u8]>::to_vec);
+                let (ended, count) =
+                    (!matches!(&read, Ok(chunk) if !chunk.is_empty()), read.as_ref().map_or(0, Vec::len));
+                raw.consume(count);
+                let interrupted = matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted);
+                if !interrupted && (sender.send(read).is_err() || ended) {
+                    return;
+                }
+            }
+        });
+        Self { chunks, chunk: Cursor::default() }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.chunk.read(space)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            match self.chunks.recv_timeout(QUIET_AFTER) {
+                Ok(Ok(chunk)) if chunk.is_empty() => return Ok(0),
+                Ok(chunk) => self.chunk = Cursor::new(chunk?),
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(0),
+            }
+        }
+    }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Window {
     buffer: Vec<u8>,
     start: usize,
     ended: bool,
+    /// Whether a quiet pipe is an error of its own rather than waited for.
+    says_when_quiet: bool,
     /// Bytes consumed, from the beginning of the (decompressed) stream.
     pub(crate) offset: u64,
     /// Lines consumed.
@@ -20,7 +22,8 @@ pub(crate) struct Window {
 impl Window {
     /// Returns a window at the beginning of a stream, behind a byte order mark if there is one.
     pub(crate) fn new(reader: Box<dyn Read + Send>) -> io::Result<Self> {
-        let mut window = Self { reader, buffer: Vec::new(), start: 0, ended: false, offset: 0, line: 0 };
+        let buffer = Vec::new();
+        let mut window = Self { reader, buffer, start: 0, ended: false, says_when_quiet: false, offset: 0, line: 0 };
         while window.bytes().len() < 3 && window.more()? {}
         if window.bytes().starts_with(b"\xef\xbb\xbf") {
             window.consume(3);
@@ -31,6 +34,11 @@ impl Window {
     /// Returns what has been read and not consumed.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
+    }
+
+    /// From now on [`Window::more`] fails with `WouldBlock` when the reader does: nothing is lost, it can be asked again.
+    pub(crate) fn say_when_quiet(&mut self) {
+        self.says_when_quiet = true;
     }
 
     /// Reads on; returns false at the end of the stream.
@@ -45,6 +53,7 @@ impl Window {
         let count = loop {
             match self.reader.read(&mut self.buffer[length..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.says_when_quiet => {}
                 other => break other,
             }
         };

@@ -23,6 +23,8 @@ pub struct State {
     pub files: Vec<FileState>,
     /// Passes over the inputs that are done.
     pub pass: u32,
+    /// Rows of all passes that are acknowledged; rejected ones do not count.
+    pub sent: u64,
 }
 
 /// Where a run stands in one file.
@@ -42,7 +44,7 @@ pub struct FileState {
 impl State {
     /// Returns the state of a run that begins.
     pub fn new(stream: String, reading: String, files: Vec<FileState>) -> Self {
-        Self { version: VERSION, stream, reading, files, pass: 0 }
+        Self { version: VERSION, stream, reading, files, pass: 0, sent: 0 }
     }
 
     /// Reads a stored state; `None` when there is none.
