@@ -99,6 +99,7 @@ impl Log {
         let mut transaction = self.env.write_txn()?;
         let mut states: Vec<Option<ShardState>> = vec![None; self.shards.len()];
         let mut places = Vec::with_capacity(batch.len());
+        let mut value = Vec::new();
         for put in batch {
             let shard = hash::slice_of(hash::of_partition_key(&put.partition_key), self.header.shards);
             let slot = &mut states[shard as usize];
@@ -107,20 +108,10 @@ impl Log {
                 None => slot.insert(self.checked_state(&transaction, shard)?),
             };
             let (sequence, arrived_at) = state.accept(put.payload.len() + put.partition_key.len(), now);
-            let header = record::header(arrived_at, &put.partition_key, &put.payload);
+            record::write(arrived_at, &put.partition_key, &put.payload, &mut value);
             let key = record::key(shard, sequence);
-            let taken = self.shards[shard as usize].get_or_put_reserved_with_flags(
-                &mut transaction,
-                PutFlags::APPEND,
-                &key,
-                record::HEADER_BYTES + put.partition_key.len() + put.payload.len(),
-                |space| {
-                    use std::io::Write;
-                    space.write_all(&header)?;
-                    space.write_all(&put.partition_key)?;
-                    space.write_all(&put.payload)
-                },
-            )?;
+            let records = self.shards[shard as usize];
+            let taken = records.get_or_put_with_flags(&mut transaction, PutFlags::APPEND, &key, &value)?;
             if taken.is_some() {
                 // The state says a number is free that the database has: one of them is damaged.
                 return Err(heed::Error::Mdb(heed::MdbError::Corrupted));

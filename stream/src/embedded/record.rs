@@ -6,13 +6,16 @@
 //! ```
 
 use headwater_common::timestamp::Timestamp;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The version that is written.
 const VERSION: u8 = 1;
 
 /// Bytes before the partition key.
 pub(super) const HEADER_BYTES: usize = 16;
+
+/// The first byte after the checksum, which covers all from here on.
+const CHECKED_FROM: usize = 8;
 
 /// A stored value, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,15 +38,18 @@ pub(super) fn sequence_of(key: &[u8]) -> Result<u64, String> {
     bytes.map(u64::from_be_bytes).ok_or_else(|| format!("a key has {} bytes instead of 12", key.len()))
 }
 
-/// Returns the bytes of a value before its partition key.
-pub(super) fn header(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> [u8; HEADER_BYTES] {
+/// Makes `value` the bytes of a record.
+pub(super) fn write(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8], value: &mut Vec<u8>) {
     let key_bytes = u16::try_from(partition_key.len()).expect("keys are checked against PARTITION_KEY_BYTES_MAX");
-    let mut header = [0; HEADER_BYTES];
-    header[0] = VERSION;
-    header[2..4].copy_from_slice(&key_bytes.to_le_bytes());
-    header[4..8].copy_from_slice(&checksum(arrived_at, partition_key, payload).to_le_bytes());
-    header[8..].copy_from_slice(&arrived_at.micros().to_le_bytes());
-    header
+    value.clear();
+    value.extend_from_slice(&[VERSION, 0]);
+    value.extend_from_slice(&key_bytes.to_le_bytes());
+    value.extend_from_slice(&[0; 4]);
+    value.extend_from_slice(&arrived_at.micros().to_le_bytes());
+    value.extend_from_slice(partition_key);
+    value.extend_from_slice(payload);
+    let checksum = checksum(key_bytes, &value[CHECKED_FROM..]);
+    value[4..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// Takes a stored value apart and checks it.
@@ -52,25 +58,22 @@ pub(super) fn parse(value: &[u8]) -> Result<Stored<'_>, String> {
     if header[0] != VERSION {
         return Err(format!("a record has version {}", header[0]));
     }
-    let key_bytes = usize::from(u16::from_le_bytes([header[2], header[3]]));
+    let key_bytes = u16::from_le_bytes([header[2], header[3]]);
     let (partition_key, payload) =
-        rest.split_at_checked(key_bytes).ok_or("a record is shorter than its partition key")?;
+        rest.split_at_checked(usize::from(key_bytes)).ok_or("a record is shorter than its partition key")?;
     let stored = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
     let arrived_at = Timestamp::from_micros(i64::from_le_bytes(header[8..].try_into().expect("eight bytes")));
-    if stored != checksum(arrived_at, partition_key, payload) {
+    if stored != checksum(key_bytes, &value[CHECKED_FROM..]) {
         return Err("a record's checksum differs".to_owned());
     }
     Ok(Stored { arrived_at, partition_key, payload })
 }
 
-fn checksum(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8]) -> u32 {
-    let mut hasher = Xxh3::new();
-    hasher.update(&arrived_at.micros().to_le_bytes());
-    hasher.update(&(partition_key.len() as u64).to_le_bytes());
-    hasher.update(partition_key);
-    hasher.update(payload);
+/// Returns the checksum of what follows it in a value; the length before it is the seed.
+fn checksum(key_bytes: u16, rest: &[u8]) -> u32 {
+    let hash = xxh3_64_with_seed(rest, u64::from(key_bytes));
     // The low half; the rest adds nothing at this length.
-    u32::try_from(hasher.digest() & u64::from(u32::MAX)).expect("masked to 32 bits")
+    u32::try_from(hash & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 #[cfg(test)]
@@ -79,18 +82,18 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_version_1() {
-        let header = header(Timestamp::from_micros(1_357_034_400_000_000), b"k1", b"{}");
-        let value = [&header[..], b"k1", b"{}"].concat();
+        let mut value = Vec::new();
+        write(Timestamp::from_micros(1_357_034_400_000_000), b"k1", b"{}", &mut value);
         let text: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, "010002006a496c3500285c3137d204006b317b7d");
+        assert_eq!(text, "010002000cd262bb00285c3137d204006b317b7d");
         let stored = parse(&value).unwrap();
         assert_eq!((stored.partition_key, stored.payload), (&b"k1"[..], &b"{}"[..]));
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let header = header(Timestamp::from_micros(7), b"key", b"payload");
-        let value = [&header[..], b"key", b"payload"].concat();
+        let mut value = Vec::new();
+        write(Timestamp::from_micros(7), b"key", b"payload", &mut value);
         for bit in 0..value.len() * 8 {
             if bit / 8 == 1 {
                 continue; // the reserved byte
