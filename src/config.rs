@@ -22,11 +22,11 @@ const FILE: &str = "headwater.toml";
 const FLAGS_ONLY: [&str; 4] = ["config", "print_config", "help", "version"];
 
 /// What the user wants.
-pub struct Arguments {
-    /// The command line with everything filled in.
-    pub cli: Cli,
-    /// The effective settings, when they are all that was asked for.
-    pub print_config: Option<String>,
+pub enum Arguments {
+    /// A verb's work; the command line with everything filled in.
+    Run(Box<Cli>),
+    /// The effective settings and nothing else, as a text.
+    PrintConfig(String),
 }
 
 /// Why there is nothing to do.
@@ -78,11 +78,17 @@ pub enum BadSetting {
 pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
     let file = ConfigFile::load(&arguments).map_err(Refused::Config)?;
     file.check_keys().map_err(Refused::Config)?;
-    let command = with_sources(&file).map_err(Refused::Config)?;
+    let mut command = with_sources(&file).map_err(Refused::Config)?;
+    // Looked for before the parsing: clap checks what a verb requires before it knows of the flags ahead of the verb.
+    if arguments.iter().any(|argument| argument == "--print-config") {
+        command = without_required_operands(command);
+    }
     let matches = command.try_get_matches_from(arguments).map_err(Refused::Usage)?;
+    if matches.get_flag("print_config") {
+        return Ok(Arguments::PrintConfig(listing(&matches, &file)));
+    }
     let cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
-    let print_config = cli.global.print_config.then(|| listing(&matches, &file));
-    Ok(Arguments { cli, print_config })
+    Ok(Arguments::Run(Box::new(cli)))
 }
 
 /// The content of the configuration file; empty when there is none.
@@ -215,6 +221,12 @@ fn with_sources(file: &ConfigFile) -> Result<clap::Command, BadSetting> {
         command = command.mut_subcommand(&verb, |command| command.mut_args(|argument| add(&verb, argument)));
     }
     bad.map(|()| command)
+}
+
+/// Lets every verb do without its files, its statement or whatever else it works on.
+fn without_required_operands(command: clap::Command) -> clap::Command {
+    let relaxed = |argument: Arg| if argument.is_positional() { argument.required(false) } else { argument };
+    command.mut_subcommands(|verb| verb.mut_args(relaxed))
 }
 
 fn as_texts(value: &Value) -> Option<Vec<String>> {

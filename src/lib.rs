@@ -1,10 +1,12 @@
 //! The command line: one file a verb under `verbs`, thin; what they do is in the crates.
 //!
 //! [`cli`] says what can be asked, [`config`] where each setting comes from, `telemetry` and `signals` how the
-//! process talks and stops. Data goes to standard output, everything else to standard error.
+//! process talks and stops, `fullness` what is about to fill up. Data goes to standard output, everything else to
+//! standard error.
 
 pub mod cli;
 pub mod config;
+mod fullness;
 mod progress;
 mod signals;
 mod telemetry;
@@ -13,12 +15,14 @@ mod verbs;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+use crate::config::Arguments;
 
 /// Runs the command and returns its exit code: 0 done, 1 the work failed, 2 wrong usage or configuration.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match config::parse(std::env::args_os().collect()) {
-        Ok(arguments) => arguments,
+    let cli = match config::parse(std::env::args_os().collect()) {
+        Ok(Arguments::Run(cli)) => *cli,
+        Ok(Arguments::PrintConfig(listing)) => return finish(write_out(&listing)),
         Err(config::Refused::Usage(error)) => {
             // Also `--help` and `--version` come this way; clap knows where they belong.
             let code = if error.use_stderr() { 2 } else { 0 };
@@ -30,17 +34,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(listing) = &arguments.print_config {
-        return finish(write_out(listing));
-    }
-    telemetry::start_logging(&arguments.cli.global);
-    let result = match arguments.cli.command {
+    telemetry::start_logging(&cli.global);
+    let result = match cli.command {
         Command::Completions(options) => verbs::completions::run(&options),
         command => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(anyhow::Error::from)
-            .and_then(|runtime| runtime.block_on(verbs::run(command, arguments.cli.global))),
+            .and_then(|runtime| runtime.block_on(verbs::run(command, cli.global))),
     };
     finish(result)
 }

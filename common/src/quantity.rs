@@ -84,7 +84,7 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError { text: text.to_owned(), wanted: "a rate such as 5000/s or 4MiB/s, above zero" };
-        let amount = text.strip_suffix("/s").ok_or_else(error)?;
+        let amount = text.strip_suffix("/s").ok_or_else(error)?.trim_end();
         let rate = match amount.parse::<u32>() {
             Ok(rows) => Self::Rows(rows),
             Err(_) => {
@@ -113,8 +113,12 @@ impl fmt::Display for Rate {
 /// # Errors
 /// Says what is wrong with the text.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    humantime::parse_duration(text)
-        .map_err(|_| ParseError { text: text.to_owned(), wanted: "a duration such as 30s, 15m or 100ms" })
+    // Longer numbers mean nothing to a clock, and humantime panics on some of them.
+    const DIGITS_MAX: usize = 15;
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit());
+    let readable = numbers.all(|number| number.len() <= DIGITS_MAX);
+    let parsed = readable.then(|| humantime::parse_duration(text).ok()).flatten();
+    parsed.ok_or_else(|| ParseError { text: text.to_owned(), wanted: "a duration such as 30s, 15m or 100ms" })
 }
 
 #[cfg(test)]
@@ -134,8 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn durations() {
+        assert_eq!(parse_duration("1h 30m").unwrap(), Duration::from_secs(5400));
+        for text in ["", "5", "soon", "18446744073709551615s 1000ms"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn rates() {
         assert_eq!("5000/s".parse::<Rate>().unwrap(), Rate::Rows(5000));
+        assert_eq!("5000 /s".parse::<Rate>().unwrap(), Rate::Rows(5000));
         assert_eq!("4MiB/s".parse::<Rate>().unwrap(), Rate::Bytes(4 << 20));
         for text in ["5000", "0/s", "x/s", "5/m", "9GiB/s"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");

@@ -14,9 +14,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// For a store or a log on this machine.
-    pub const LOCAL: Self =
-        Self { tries_max: 8, pause_first: Duration::from_millis(10), pause_max: Duration::from_secs(2) };
+    /// For a lake's store, whose answers may stay away for a minute when it is overloaded.
+    pub const STORE: Self =
+        Self { tries_max: 20, pause_first: Duration::from_millis(20), pause_max: Duration::from_secs(10) };
 
     /// Returns the pause before try number `next` (2 is the first repetition), or `None` when the tries are used up.
     /// `random` is uniform in `0.0..1.0`: "full jitter".

@@ -97,9 +97,8 @@ impl FromStr for Timestamp {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        DateTime::parse_from_rfc3339(text)
-            .map(|time| Self(time.timestamp_micros()))
-            .map_err(|_| ParseError { text: text.to_owned() })
+        let time = DateTime::parse_from_rfc3339(text).ok().map(|time| Self(time.timestamp_micros()));
+        time.filter(|time| time.is_representable()).ok_or_else(|| ParseError { text: text.to_owned() })
     }
 }
 

@@ -12,6 +12,7 @@ use headwater_common::clock::Clock;
 use headwater_common::event::Batch;
 use headwater_common::hash;
 use headwater_common::position::{Position, ShardId};
+use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::commit::{self, LaneWriter, Ready};
 use headwater_lake::generation::OpenGeneration;
@@ -51,6 +52,10 @@ pub struct Consumer {
     pub until: Until,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// How often and how long apart an unclear answer of the lake is looked into.
+    pub retry: Policy,
+    /// Seeds the jitter of the pauses; each lane makes its own of it.
+    pub seed: u64,
     /// What the consumer says of its work while it runs.
     pub progress: Arc<Progress>,
 }
@@ -186,6 +191,8 @@ impl LaneRunner {
             generation: Arc::clone(&consumer.generation),
             lane,
             clock: Arc::clone(&consumer.clock),
+            retry: consumer.retry,
+            seed: consumer.seed.wrapping_add(u64::from(lane.index)),
         })
         .map_err(|error| consumer.lake_error(error))?;
         let buffer = EpochBuffer::new(EpochSettings {

@@ -109,7 +109,7 @@ fn statistics(footer: &ParquetMetaData, rows: u64) -> Value {
             continue;
         };
         let path = column.path().parts();
-        let null_count: Option<u64> = chunks.iter().map(|chunk| chunk.null_count_opt()).sum();
+        let null_count = chunks.iter().try_fold(0_u64, |sum, chunk| sum.checked_add(chunk.null_count_opt()?));
         if let Some(count) = null_count {
             insert(&mut nulls, path, count.into());
         }
@@ -214,7 +214,7 @@ impl Bound {
                     .map_or(Value::Null, |time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into())
             }
             Self::Days(days) => {
-                let micros = i64::from(*days) * 86_400_000_000;
+                let micros = i64::from(*days).saturating_mul(86_400_000_000);
                 chrono::DateTime::from_timestamp_micros(micros)
                     .map_or(Value::Null, |time| time.format("%Y-%m-%d").to_string().into())
             }

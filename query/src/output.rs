@@ -91,14 +91,13 @@ pub async fn write(
             }
         }
         Format::Csv => {
-            let mut writer = arrow_csv::WriterBuilder::new().with_header(true).build(&mut *out);
             let flat = flat_schema(&schema);
             // The header is there even when no row is.
-            writer.write(&RecordBatch::new_empty(Arc::clone(&flat)))?;
+            write_csv(&RecordBatch::new_empty(Arc::clone(&flat)), true, out)?;
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(Error::from)?;
                 count += batch.num_rows() as u64;
-                writer.write(&flatten(&batch, &flat)?)?;
+                write_csv(&flatten(&batch, &flat)?, false, out)?;
             }
         }
         Format::Json => {
@@ -115,6 +114,15 @@ pub async fn write(
     }
     out.flush()?;
     Ok(count)
+}
+
+/// Writes a batch as CSV, by way of a buffer: arrow's writer keeps only the text of what the output said, and who
+/// tells a closed pipe from a full disk needs the error itself.
+fn write_csv(batch: &RecordBatch, with_header: bool, out: &mut dyn Write) -> Result<(), WriteError> {
+    let mut text = Vec::new();
+    arrow_csv::WriterBuilder::new().with_header(with_header).build(&mut text).write(batch)?;
+    out.write_all(&text)?;
+    Ok(())
 }
 
 /// CSV cells hold no lists and no objects: they are written as text.

@@ -1,12 +1,14 @@
 //! `headwater consume`.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::quantity::Bytes;
+use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
 use headwater_consumer::decode::{self, DecodeRules};
 use headwater_consumer::driver::{Consumer, Progress, Until};
@@ -72,6 +74,8 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         limits: limits(options),
         until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
         clock: Arc::new(SystemClock),
+        retry: Policy::STORE,
+        seed: RandomState::new().build_hasher().finish(),
         progress,
     })
 }

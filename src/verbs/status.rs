@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_common::quantity::Bytes;
@@ -17,9 +18,7 @@ use headwater_stream::url::StreamUrl;
 use serde_json::{Value, json};
 
 use crate::cli::{ReportFormat, Status};
-
-/// The share of the map or the disk from which a log is said to fill up.
-const FULL_WARNING: f64 = 0.8;
+use crate::fullness;
 
 /// Shows streams and tables.
 pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
@@ -27,6 +26,7 @@ pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
     let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
     let log = if path.join("data.mdb").is_file() { Some(Log::open(path, log_options)?) } else { None };
     let mut tables = Vec::new();
+    let mut lake = None;
     if options.lake.is_dir() {
         let store = LakeStore::existing_on_disk(&options.lake)?;
         let names = match &options.table {
@@ -37,18 +37,20 @@ pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
             let open = generation::open_live(&store, &name).await?;
             tables.push(table_status(&open, log.as_ref()).await?);
         }
+        let disk = disk_status(&options.lake, "the disk that holds the lake", "make room on it")?;
+        lake = Some(json!({"path": options.lake.display().to_string(), "disk": disk}));
     } else if log.is_none() {
         anyhow::bail!("there is no lake at {} and no log at {}", options.lake.display(), path.display());
     }
-    let stream = log.as_ref().map(stream_status).transpose()?;
-    let document = json!({"stream": stream, "tables": tables});
+    let stream = log.as_ref().map(|log| stream_status(log, path)).transpose()?;
+    let document = json!({"stream": stream, "lake": lake, "tables": tables});
     match options.output {
         ReportFormat::Json => crate::write_out(&serde_json::to_string_pretty(&document)?),
         ReportFormat::Table => crate::write_out(text(&document).trim_end()),
     }
 }
 
-fn stream_status(log: &Log) -> anyhow::Result<Value> {
+fn stream_status(log: &Log, folder: &Path) -> anyhow::Result<Value> {
     let shards: Vec<_> = log
         .summary()?
         .iter()
@@ -65,11 +67,8 @@ fn stream_status(log: &Log) -> anyhow::Result<Value> {
         })
         .collect();
     let (used, size) = log.map_usage()?;
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
-    let share = used as f64 / size as f64;
-    let warning = (share >= FULL_WARNING).then(|| {
-        format!("the log has used {:.0} % of its map; raise --log-map-size or set --retention", share * 100.0)
-    });
+    let warning = fullness::warning("the log's map", (used, size), "raise --log-map-size or set --retention");
+    let disk = disk_status(folder, "the disk that holds the log", "make room on it or set --retention")?;
     Ok(json!({
         "url": log.url(),
         "identity": log.identity().0,
@@ -77,7 +76,15 @@ fn stream_status(log: &Log) -> anyhow::Result<Value> {
         "used_bytes": used,
         "map_bytes": size,
         "warning": warning,
+        "disk": disk,
     }))
+}
+
+/// Describes the disk under a folder; `name` and `remedy` are for the warning.
+fn disk_status(folder: &Path, name: &str, remedy: &str) -> anyhow::Result<Value> {
+    let (used, size) = fullness::of_disk(folder)?;
+    let warning = fullness::warning(name, (used, size), remedy);
+    Ok(json!({"used_bytes": used, "disk_bytes": size, "warning": warning}))
 }
 
 async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Result<Value> {
@@ -170,9 +177,12 @@ fn text(document: &Value) -> String {
                 number(&shard["newest"])
             ));
         }
-        if let Some(warning) = stream["warning"].as_str() {
+        for warning in [&stream["warning"], &stream["disk"]["warning"]].into_iter().filter_map(Value::as_str) {
             line(format!("  WARNING: {warning}"));
         }
+    }
+    if let Some(warning) = document["lake"]["disk"]["warning"].as_str() {
+        line(format!("WARNING: {warning}"));
     }
     for table in document["tables"].as_array().into_iter().flatten() {
         let (events, letters) = (&table["events"], &table["dead_letters"]);

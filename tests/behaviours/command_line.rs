@@ -1,12 +1,11 @@
 //! Configuration, signals, metrics and logs, through the process.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::process::Stdio;
 
 use harness::process::{Running, Workplace, finish};
 use serde_json::Value;
 
-use crate::PROGRAM;
+use crate::{PROGRAM, metrics};
 
 #[test]
 fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
@@ -25,6 +24,29 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
     assert_eq!(shown(&[], None), "flush_rows = \"7\"  # file headwater.toml");
     assert_eq!(shown(&[], Some("8")), "flush_rows = \"8\"  # environment HEADWATER_FLUSH_ROWS");
     assert_eq!(shown(&["--flush-rows", "9"], Some("8")), "flush_rows = \"9\"  # flag");
+}
+
+#[test]
+fn settings_are_shown_without_the_work_they_are_for() {
+    let place = Workplace::new(PROGRAM);
+    let check = |words: &[&str], verb: &str| {
+        let out = place.ok(words);
+        assert!(out.starts_with(&format!("[{verb}]\n")), "{words:?}: {out}");
+    };
+    check(&["produce", "--print-config"], "produce");
+    check(&["produce", "in.csv", "--print-config"], "produce");
+    check(&["query", "--print-config"], "query");
+    check(&["query", "SELECT 1", "--print-config"], "query");
+    check(&["--print-config", "query"], "query");
+
+    let refused = |words: &[&str], hint: &str| {
+        let said = place.run(words);
+        assert_eq!(said.code, Some(2), "{words:?}: {}", said.out);
+        assert!(said.err.contains(hint), "{words:?}: {}", said.err);
+    };
+    refused(&["produce"], "<FILE>");
+    refused(&["query"], "<SQL>");
+    refused(&["query", "--print-config", "--output", "xml"], "--output");
 }
 
 #[test]
@@ -103,31 +125,17 @@ fn fm48_the_first_signal_commits_what_is_buffered() {
             "json",
         ];
         let consumer = Running::start(place.command(&words));
-        let address = loop {
-            let line = consumer.line().expect("it says where the metrics are");
-            let line: Value = serde_json::from_str(&line).expect("log lines are JSON");
-            if let Some(address) = line["address"].as_str() {
-                break address.to_owned();
-            }
-        };
+        let address = metrics::address(&consumer);
         // Three events are read and wait.
-        while !get(&address, "/metrics").contains("headwater_stream_millis_behind_latest") {
+        while !metrics::get(&address, "/metrics").contains("headwater_stream_millis_behind_latest") {
             std::thread::yield_now();
         }
-        assert!(get(&address, "/healthz").starts_with("HTTP/1.1 200"));
-        assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200"));
+        assert!(metrics::get(&address, "/healthz").starts_with("HTTP/1.1 200"));
+        assert!(metrics::get(&address, "/readyz").starts_with("HTTP/1.1 200"));
         consumer.signal(signal);
         assert_eq!(consumer.wait().code(), Some(0), "{signal}");
         assert_eq!(place.value("SELECT sum(a) FROM t", "lake"), 6, "{signal}");
     }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]
@@ -156,7 +164,7 @@ fn fm47_the_counters_agree_with_the_lake() {
         }
     };
     let metrics = loop {
-        let text = get(&address, "/metrics");
+        let text = metrics::get(&address, "/metrics");
         if text.contains("headwater_consumer_events_total 3") {
             break text;
         }
@@ -175,6 +183,41 @@ fn who_reads_us_may_stop() {
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn who_reads_rows_may_stop() {
+    let place = Workplace::new(PROGRAM);
+    // Far more than a pipe holds: the command still writes when its reader is gone.
+    let sql = "SELECT value FROM generate_series(1, 200000)";
+    for output in ["table", "csv", "json"] {
+        let words = ["query", sql, "--lake", ".", "--output", output];
+        let mut child = place.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdout.take().unwrap();
+        pipe.read_exact(&mut [0]).unwrap();
+        drop(pipe);
+        let said = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(0), "{output}: {err}");
+        assert!(err.is_empty(), "{output}: {err}");
+    }
+}
+
+#[test]
+fn status_tells_how_full_the_disks_are() {
+    let place = Workplace::new(PROGRAM);
+    place.write("in.csv", "a\n1\n");
+    place.ok(&["produce", "in.csv", "--to", "log:stream"]);
+    place.ok(&["consume", "--from", "log:stream", "--lake", "lake", "--table", "t", "--until-caught-up"]);
+    let out = place.ok(&["status", "--from", "log:stream", "--lake", "lake", "--output", "json"]);
+    let status: Value = serde_json::from_str(&out).unwrap();
+    for holder in ["stream", "lake"] {
+        let disk = &status[holder]["disk"];
+        let [used, size] = ["used_bytes", "disk_bytes"].map(|key| disk[key].as_u64().unwrap());
+        assert!(0 < size && used <= size, "{holder}: {disk}");
+        // What the disk of this machine is like decides.
+        assert_eq!(disk["warning"].is_string(), used * 5 >= size * 4, "{holder}: {disk}");
+    }
 }
 
 #[test]

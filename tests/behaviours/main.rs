@@ -5,8 +5,12 @@
 mod command_line;
 mod contract;
 mod crash;
+mod failure_modes;
+mod faulty_store;
 mod main_job;
 mod memory;
+mod metrics;
 mod readers;
+mod redo;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

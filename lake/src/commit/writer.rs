@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_common::clock::Clock;
 use headwater_common::position::{Position, ShardId};
+use headwater_common::retry::Policy;
 use parquet::file::metadata::ParquetMetaData;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::machine::{Action, Fact, FileRef, Machine, Proposal, Table};
 use crate::cut::{self, Cut, POSITIONS_EVERY};
@@ -19,9 +22,6 @@ use crate::layout::{self, Epoch, Lane, Output};
 use crate::schema::TableSchema;
 use crate::store::Create;
 use crate::table::{Base, CHECKPOINT_EVERY, Commit, DeltaLog, TableState};
-
-/// Unclear answers in a row after which the writer gives up.
-const UNCLEAR_MAX: u32 = 20;
 
 /// How long log entries stay after a checkpoint made them superfluous (Delta's default, `delta.logRetentionDuration`).
 const LOG_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -71,8 +71,12 @@ pub struct Settings {
     pub generation: Arc<OpenGeneration>,
     /// Its lane.
     pub lane: Lane,
-    /// The clock; for the age of superfluous log entries and for pauses.
+    /// The clock; for the age of superfluous log entries.
     pub clock: Arc<dyn Clock>,
+    /// How often and how long apart an unclear answer is looked into.
+    pub retry: Policy,
+    /// Seeds the jitter of the pauses.
+    pub seed: u64,
 }
 
 /// Where the writer is ready to go on from.
@@ -93,7 +97,9 @@ pub struct LaneWriter {
     schemas: BTreeMap<Output, (TableSchema, Vec<PartitionKey>)>,
     files: BTreeMap<FileRef, FileFacts>,
     resumed: Option<BTreeMap<ShardId, Position>>,
+    /// Unclear answers in a row.
     unclear: u32,
+    random: SmallRng,
 }
 
 impl LaneWriter {
@@ -104,8 +110,10 @@ impl LaneWriter {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let log = |output| Ok((output, DeltaLog::new(&settings.generation, output)?));
         let logs = Output::ALL.into_iter().map(log).collect::<Result<_, Error>>()?;
+        let random = SmallRng::seed_from_u64(settings.seed);
         Ok(Self {
             settings,
+            random,
             machine: Machine::default(),
             logs,
             schemas: BTreeMap::new(),
@@ -302,14 +310,14 @@ impl LaneWriter {
         })
     }
 
-    /// Pauses before an unclear answer is read back, a little longer each time, and gives up in the end.
+    /// Pauses before an unclear answer is read back, mostly longer each time, and gives up in the end.
     async fn unclear(&mut self) -> Result<Fact<Base>, Error> {
         self.unclear += 1;
-        if self.unclear > UNCLEAR_MAX {
+        let Some(pause) = self.settings.retry.pause_before(self.unclear + 1, self.random.random()) else {
             let epoch = self.machine.cut().map_or(Epoch(0), |cut| cut.epoch);
             return Err(Error::TriesUsedUp { lane: self.settings.lane, epoch, tries: self.unclear });
-        }
-        tokio::time::sleep(Duration::from_millis(10) * self.unclear * self.unclear).await;
+        };
+        tokio::time::sleep(pause).await;
         Ok(Fact::Unknown)
     }
 
