@@ -114,7 +114,7 @@ pub struct Produce {
     /// Sends as the event times are apart, so many times faster; merges several files by time
     #[arg(long, value_name = "TIMES", value_parser = parse_speedup)]
     pub speedup: Option<f64>,
-    /// Stops after so many rows
+    /// Stops after so many rows, those of a resumed run included
     #[arg(long, value_name = "ROWS")]
     pub limit: Option<u64>,
     /// Begins anew after the last row

@@ -48,9 +48,9 @@ impl Input {
     /// When it cannot be opened or its beginning cannot be read.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         match self {
-            Self::File(path) if is_pipe(path) => decompressed(File::open(path)?, Plain::OnAThread),
+            Self::File(path) if is_pipe(path) => decompressed(Patient(File::open(path)?), Plain::OnAThread),
             Self::File(path) => decompressed(File::open(path)?, Plain::AsItIs),
-            Self::Stdin => decompressed(io::stdin(), Plain::OnAThread),
+            Self::Stdin => decompressed(Patient(io::stdin()), Plain::OnAThread),
         }
     }
 
@@ -102,6 +102,23 @@ fn decompressed(raw: impl Read + Send + 'static, plain: Plain) -> io::Result<Box
         (_, Plain::AsItIs) => Box::new(head.chain(raw)),
         (_, Plain::OnAThread) => Box::new(head.chain(Pipe::read_from(raw))),
     })
+}
+
+/// A pipe that another program may have made non-blocking: it is waited for all the same.
+struct Patient<R>(R);
+
+/// How long apart a non-blocking pipe is asked again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+impl<R: Read> Read for Patient<R> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::park_timeout(ASK_AGAIN_AFTER),
+                other => return other,
+            }
+        }
+    }
 }
 
 /// How long a pipe may say nothing before that is told.

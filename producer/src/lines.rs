@@ -72,6 +72,14 @@ impl Window {
 
     /// Goes on behind the end of the line, however long it is.
     pub(crate) fn skip_line(&mut self) -> io::Result<()> {
+        // What is skipped is not looked at again: a pipe that is quiet meanwhile is waited for.
+        let says_when_quiet = std::mem::replace(&mut self.says_when_quiet, false);
+        let skipped = self.skip_to_line_end();
+        self.says_when_quiet = says_when_quiet;
+        skipped
+    }
+
+    fn skip_to_line_end(&mut self) -> io::Result<()> {
         loop {
             if let Some(end) = memchr::memchr(b'\n', self.bytes()) {
                 self.consume(end + 1);

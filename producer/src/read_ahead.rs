@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use headwater_common::timestamp::Timestamp;
 use headwater_stream::Put;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::columns::write_string;
 use crate::pace::{Pace, Pacer};
@@ -19,6 +19,9 @@ use crate::state::State;
 
 /// Rows of a batch at most; it bounds a transaction of the log.
 const BATCH_ROWS_MAX: usize = 20_000;
+
+/// Bytes of batches that are read and not acknowledged yet, besides the one that is being made.
+const AHEAD_BYTES_MAX: u32 = 12 * 1024 * 1024;
 
 /// Bytes that a row takes besides its body and key, at most for ids that are made here.
 const ROW_OVERHEAD_BYTES: usize = 128;
@@ -36,6 +39,8 @@ pub(crate) struct Batch {
     pub(crate) state: State,
     pub(crate) last_time: Option<Timestamp>,
     pub(crate) rejects: u64,
+    /// Its share of [`AHEAD_BYTES_MAX`], given back when it is acknowledged.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// Reads rows and makes batches, on a thread of its own.
@@ -49,6 +54,8 @@ pub(crate) struct Reader {
     span_max: Option<std::time::Duration>,
     stop: Arc<AtomicBool>,
     batches: mpsc::Sender<Batch>,
+    /// Bytes that may still be read ahead.
+    room: Arc<Semaphore>,
     /// Keys and payloads of the batch, one after another: one allocation a batch, not three a row.
     arena: Vec<u8>,
     /// Where each row's key and payload begin and end in there.
@@ -92,6 +99,7 @@ impl Reader {
             options,
             stop,
             batches,
+            room: Arc::new(Semaphore::new(AHEAD_BYTES_MAX as usize)),
             arena: Vec::new(),
             spans: Vec::new(),
             id: Vec::new(),
@@ -165,11 +173,10 @@ impl Reader {
             let Some((_, index)) = there.map(|(index, head)| (time_of(head), index)).min() else { break };
             let Head { rows, row, found } = &mut heads[index];
             let earliest = found.take().expect("it is there");
-            let taken = self.take(index, earliest, row)?;
-            *found = rows.read(row)?;
-            if taken.is_err() {
+            if self.take(index, earliest, row)?.is_err() {
                 return Ok(Err(Enough));
             }
+            *found = rows.read(row)?;
         }
         self.misfits += heads.iter().map(|head| head.rows.misfits()).sum::<u64>();
         Ok(Ok(()))
@@ -257,6 +264,10 @@ impl Reader {
     fn flush(&mut self) -> Result<Result<(), Enough>, Error> {
         self.rejects.flush()?;
         let bytes = self.arena.len();
+        // A batch of one large row may be larger than all the room there is.
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(AHEAD_BYTES_MAX);
+        let room = futures::executor::block_on(Arc::clone(&self.room).acquire_many_owned(wanted));
+        let room = room.expect("the semaphore is never closed");
         let arena = Bytes::from(std::mem::take(&mut self.arena));
         let put = |Span { start, payload, end }: Span| Put {
             partition_key: arena.slice(start..payload),
@@ -268,6 +279,7 @@ impl Reader {
             state: self.state.clone(),
             last_time: self.last_time,
             rejects: self.rejects.count,
+            room,
         };
         self.first_time = None;
         Ok(self.batches.blocking_send(batch).map_err(|_| Enough))

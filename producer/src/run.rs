@@ -207,11 +207,12 @@ struct Sent {
 
 /// What can be tried again is tried again by the adapter, which knows what it means.
 async fn put(sink: &dyn Sink, batch: Batch) -> Result<Sent, headwater_stream::Error> {
-    let Batch { puts, bytes, state, rejects, .. } = batch;
+    let Batch { puts, bytes, state, rejects, room, .. } = batch;
     let rows = puts.len() as u64;
     if rows > 0 {
         sink.put(puts).await?;
     }
+    drop(room);
     Ok(Sent { rows, bytes: bytes as u64, state, rejects })
 }
 

@@ -142,6 +142,9 @@ pub enum Error {
         #[source]
         source: heed::Error,
     },
+    /// An earlier batch failed.
+    #[error("the log takes no more batches after one that failed: they would stand before it")]
+    Stopped,
     /// The writer ended before it answered.
     #[error("the log's writer stopped before it answered; whether the batch was written is unknown")]
     WriterGone,

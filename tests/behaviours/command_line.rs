@@ -1,5 +1,6 @@
 //! Configuration, signals, metrics and logs, through the process.
 
+use std::io::Read;
 use std::process::Stdio;
 
 use harness::process::{Running, Workplace, finish};

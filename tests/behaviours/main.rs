@@ -10,6 +10,7 @@ mod faulty_store;
 mod main_job;
 mod memory;
 mod metrics;
+mod produce;
 mod readers;
 mod redo;
 

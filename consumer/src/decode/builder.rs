@@ -192,6 +192,22 @@ impl ColumnBuilder {
         }
     }
 
+    /// Returns the bytes that the elements of lists take besides their text, about.
+    pub(super) fn list_bytes(&self) -> usize {
+        match &self.values {
+            Values::Struct(fields) => fields.iter().map(Self::list_bytes).sum(),
+            Values::List { item, .. } => item.len() * item.leaves() * size_of::<i64>() + item.list_bytes(),
+            _ => 0,
+        }
+    }
+
+    fn leaves(&self) -> usize {
+        match &self.values {
+            Values::Struct(fields) => fields.iter().map(Self::leaves).sum(),
+            _ => 1,
+        }
+    }
+
     /// Adds the paths of integer columns in which a value equals no float.
     pub(crate) fn inexact_paths(&self, kind: &ColumnType, path: &str, out: &mut HashSet<String>) {
         match (&self.values, kind) {

@@ -114,6 +114,8 @@ pub struct Decoder {
     payload_bytes: usize,
     /// Bytes that the fixed part of one row takes at most.
     row_bytes: usize,
+    /// Whether a column has lists, whose elements are counted one by one.
+    has_lists: bool,
     tape: Tape,
     finished: Vec<Decoded>,
     /// Takes the tape's way for every event, to compare the two.
@@ -166,6 +168,7 @@ impl Decoder {
             meta: MetaBuilder::default(),
             payload_bytes: 0,
             row_bytes: 0,
+            has_lists: false,
             tape: Tape::default(),
             finished: Vec::new(),
             #[cfg(test)]
@@ -282,7 +285,8 @@ impl Decoder {
 
     /// Bytes that unfinished rows take, about.
     pub fn batch_bytes(&self) -> usize {
-        self.payload_bytes + self.meta.rows() * self.row_bytes
+        let lists = if self.has_lists { self.builders.iter().map(ColumnBuilder::list_bytes).sum() } else { 0 };
+        self.payload_bytes + self.meta.rows() * self.row_bytes + lists
     }
 
     fn special_fields(&mut self, event: &Event) -> Result<Special, Misfit> {
@@ -405,6 +409,7 @@ impl Decoder {
         self.payload_bytes = 0;
         let fixed: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
         self.row_bytes = META_ROW_BYTES + fixed * size_of::<i64>();
+        self.has_lists = self.columns.iter().any(|column| has_list(&column.kind));
     }
 
     fn finish_batch(&mut self) {
@@ -420,6 +425,14 @@ impl Decoder {
         let bytes = rows.get_array_memory_size() + times.len() * 8;
         self.finished.push(Decoded { rows, times, bytes });
         self.begin_batch();
+    }
+}
+
+fn has_list(kind: &ColumnType) -> bool {
+    match kind {
+        ColumnType::List(_) => true,
+        ColumnType::Struct(fields) => fields.iter().any(|field| has_list(&field.kind)),
+        _ => false,
     }
 }
 

@@ -82,6 +82,15 @@ fn only_the_events_own_time_field_is_its_time() {
 }
 
 #[test]
+fn fm24_elements_of_lists_count_as_memory() {
+    let wide: Vec<_> = (0..40).map(|n| format!("\"f{n}\":1")).collect();
+    let event_text = format!("{{\"p\":[{}{{{}}}]}}", "{},".repeat(10_000), wide.join(","));
+    let (decoder, results) = decode(&rules(), &[&event_text]);
+    assert!(results[0].is_ok());
+    assert!(decoder.batch_bytes() > 10_000 * 40 * 8, "{} bytes", decoder.batch_bytes());
+}
+
+#[test]
 fn fm27_a_clock_that_is_far_ahead_moves_nothing() {
     let rules = DecodeRules { time_field: Some("t".into()), ..rules() };
     let (_, results) = decode(&rules, &[r#"{"t":"2026-11-21T00:59:59Z"}"#, r#"{"t":"2226-01-01"}"#]);
@@ -253,8 +262,11 @@ proptest::proptest! {
         events in proptest::collection::vec(written(), 1..16),
         id_field in proptest::sample::select(vec![EVENT_ID_FIELD, "a"]),
         time_field in proptest::sample::select(vec![None, Some("t")]),
+        time_format in proptest::sample::select(vec![event_time::Format::Text, event_time::Format::EpochMs]),
+        missing_time in proptest::sample::select(vec![MissingTime::Arrival, MissingTime::DeadLetter]),
     ) {
-        let rules = DecodeRules { id_field: id_field.into(), time_field: time_field.map(Into::into), ..rules() };
+        let time_field = time_field.map(Into::into);
+        let rules = DecodeRules { id_field: id_field.into(), time_field, time_format, missing_time, ..rules() };
         let run = |schema: Option<&TableSchema>, growing, tape_only| {
             let mut decoder = Decoder::new(&rules, schema, &[], 20, growing);
             decoder.tape_only = tape_only;

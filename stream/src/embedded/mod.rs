@@ -88,10 +88,7 @@ impl Log {
     /// # Errors
     /// When the disk or the map is full nothing of the batch is there.
     pub fn append(&self, batch: &[Put], now: Timestamp) -> Result<Vec<(u32, u64)>, Error> {
-        for put in batch {
-            check_size(put.payload.len(), limits::EVENT_BYTES_MAX)?;
-            check_size(put.partition_key.len(), limits::PARTITION_KEY_BYTES_MAX)?;
-        }
+        batch.iter().try_for_each(check_put)?;
         self.append_in_transaction(batch, now).map_err(|error| self.engine_error("append to", error))
     }
 
@@ -376,6 +373,11 @@ impl Source for Log {
 
 fn shard_id(index: u32) -> ShardId {
     ShardId::from(index.to_string().as_str())
+}
+
+fn check_put(put: &Put) -> Result<(), Error> {
+    check_size(put.payload.len(), limits::EVENT_BYTES_MAX)?;
+    check_size(put.partition_key.len(), limits::PARTITION_KEY_BYTES_MAX)
 }
 
 fn check_size(bytes: usize, bytes_max: usize) -> Result<(), Error> {

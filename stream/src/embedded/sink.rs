@@ -11,14 +11,14 @@ use headwater_common::timestamp::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Log, blocking, shard_id};
+use super::{Log, blocking, check_put, shard_id};
 use crate::{Accepted, Error, Put, Sink, Source};
 
 /// Batches that may wait for the writer.
 const QUEUE_BATCHES: usize = 16;
 
 /// Bytes that one transaction takes at most when several batches share it.
-const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How long apart retention is looked at.
 const RETENTION_PERIOD: Duration = Duration::from_secs(10);
@@ -54,7 +54,8 @@ struct Request {
     reply: Reply,
 }
 
-/// Puts records into the embedded log. Ends its writer when dropped; [`LogSink::close`] also waits for it.
+/// Puts records into the embedded log, batches in the order they were put. After a batch that failed it takes nothing
+/// more: what came behind would stand before it. Ends its writer when dropped; [`LogSink::close`] also waits for it.
 #[derive(Debug)]
 pub struct LogSink {
     url: String,
@@ -88,11 +89,16 @@ impl Sink for LogSink {
     }
 
     async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
+        // What nobody could accept fails alone, before anything waits behind it.
+        batch.iter().try_for_each(check_put)?;
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { batch, reply }).await.map_err(|_| Error::WriterGone)?;
+        self.requests.send(Request { batch, reply }).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::WriterGone)?
     }
 }
+
+/// A batch failed.
+struct Failed;
 
 struct Writer {
     log: Log,
@@ -108,8 +114,15 @@ impl Writer {
         self.retain().await;
         while let Some(first) = queue.recv().await {
             let group = self.gather(first, &mut queue).await;
-            self.write(group).await;
+            if self.write(group).await.is_err() {
+                break;
+            }
             self.retain().await;
+        }
+        queue.close();
+        while let Some(Request { reply, .. }) = queue.recv().await {
+            // A caller that has gone does not want the answer.
+            let _ = reply.send(Err(Error::Stopped));
         }
     }
 
@@ -131,33 +144,29 @@ impl Writer {
         group
     }
 
-    async fn write(&self, mut group: Vec<Request>) {
-        if group.len() == 1 {
-            let Request { batch, reply } = group.pop().expect("it has one");
-            let result = self.append(batch).await;
-            // A caller that has gone does not want the answer.
-            let _ = reply.send(result);
-            return;
-        }
+    /// Writes batches in one transaction and answers them.
+    async fn write(&self, group: Vec<Request>) -> Result<(), Failed> {
         let lengths: Vec<usize> = group.iter().map(|request| request.batch.len()).collect();
         let (batches, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.batch, r.reply)).unzip();
-        match self.append(batches.concat()).await {
+        let appended = self.append(batches.into_iter().flatten().collect()).await;
+        let mut replies = replies.into_iter();
+        match appended {
             Ok(Accepted { mut positions }) => {
                 for (length, reply) in lengths.into_iter().zip(replies) {
                     let rest = positions.split_off(length);
                     let _ = reply.send(Ok(Accepted { positions: std::mem::replace(&mut positions, rest) }));
                 }
-            }
-            // One batch may be at fault (a record too large): each gets its own answer. After an unknown outcome
-            // nothing is put again, it could be there twice.
-            Err(error) if error.effect() == Effect::DidNotHappen => {
-                for (batch, reply) in batches.into_iter().zip(replies) {
-                    let _ = reply.send(self.append(batch).await);
-                }
+                Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "a group of batches has an unknown outcome");
-                drop(replies);
+                let did_not_happen = error.effect() == Effect::DidNotHappen;
+                if let Some(first) = replies.next() {
+                    let _ = first.send(Err(error));
+                }
+                for reply in replies {
+                    let _ = reply.send(Err(if did_not_happen { Error::Stopped } else { Error::WriterGone }));
+                }
+                Err(Failed)
             }
         }
     }
