@@ -206,6 +206,9 @@ pub struct Consume {
     /// Memory for all that is buffered
     #[arg(long, value_name = "SIZE", default_value = "192MiB")]
     pub memory: Bytes,
+    /// Where rows of many windows wait that the memory has no room for [default: the system's temporary folder]
+    #[arg(long, value_name = "PATH")]
+    pub spill_dir: Option<PathBuf>,
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,

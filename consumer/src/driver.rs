@@ -4,6 +4,7 @@
 //! cuts and commits what is buffered. Relies on nothing local: after a crash the lake says where to go on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use headwater_stream::{Source, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::epoch::{EpochBuffer, Settings as EpochSettings};
+use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling};
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::policy::{self, Buffered, Limits, Reason};
@@ -48,6 +49,8 @@ pub struct Consumer {
     pub pipeline: Pipeline,
     /// When to cut.
     pub limits: Limits,
+    /// Where rows go that are too many for the memory, in files without names.
+    pub spill_folder: PathBuf,
     /// When to stop by itself.
     pub until: Until,
     /// The clock.
@@ -200,6 +203,12 @@ impl LaneRunner {
             generation: Arc::clone(&consumer.generation),
             lane,
             pipeline: consumer.pipeline.clone(),
+            spilling: Spilling {
+                folder: consumer.spill_folder.clone(),
+                // Half of what ends an epoch: one read may add a quarter before this is looked at again.
+                from_bytes: policy::rows_in_memory_max(&consumer.limits, lane.count as usize) / 2,
+                from_windows: policy::SPILL_WINDOWS_MIN,
+            },
         });
         let now = consumer.clock.now();
         Ok(Self {
@@ -252,7 +261,7 @@ impl LaneRunner {
                 Wake::Read(Ok(Some(batch))) => {
                     pause = POLL_FIRST;
                     self.empty = 0;
-                    self.add(&batch);
+                    self.add(&batch)?;
                 }
                 Wake::Read(Ok(None)) => {
                     self.empty += 1;
@@ -288,7 +297,7 @@ impl LaneRunner {
         Ok((!read.events.is_empty()).then(|| Batch { shard: shard.clone(), events: read.events }))
     }
 
-    fn add(&mut self, batch: &Batch) {
+    fn add(&mut self, batch: &Batch) -> Result<(), Error> {
         let now = self.consumer.clock.now();
         if self.buffer.event_count() == 0 {
             self.first_read_at = now;
@@ -298,23 +307,26 @@ impl LaneRunner {
         self.last_read_at = now;
         // The next shard has its turn.
         self.next = self.shards.iter().position(|shard| *shard == batch.shard).map_or(0, |index| index + 1);
-        self.buffer.add(batch, &self.writer.tables());
+        self.buffer.add(batch, &self.writer.tables()).map_err(|error| self.consumer.lake_error(error))?;
         self.consumer.progress.events_read.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn decide(&self) -> Option<Reason> {
-        let memory_bytes = self.buffer.memory_bytes();
+        let (memory_bytes, spilled_bytes) = (self.buffer.memory_bytes(), self.buffer.spilled_bytes());
+        let (buffered_bytes, windows) = (memory_bytes as u64 + spilled_bytes, self.buffer.window_count().max(1));
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "an estimate of a positive size"
         )]
-        let encoded_bytes = (memory_bytes as f64 * self.encoded_ratio) as usize;
+        let file_bytes = (buffered_bytes as f64 * self.encoded_ratio / windows as f64) as usize;
         let buffered = Buffered {
             events: self.buffer.event_count(),
             memory_bytes,
-            encoded_bytes,
+            spilled_bytes,
+            file_bytes,
             segments: self.buffer.segment_count(),
             closed_window: self.consumer.limits.window_close && self.buffer.has_closed_window(),
             first_read_at: self.first_read_at,
@@ -328,7 +340,7 @@ impl LaneRunner {
         if self.buffer.event_count() == 0 {
             return Ok(());
         }
-        let memory_bytes = self.buffer.memory_bytes();
+        let buffered_bytes = self.buffer.memory_bytes() as u64 + self.buffer.spilled_bytes();
         let began = self.consumer.clock.now();
         let ready = self.writer.write(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
         let took = self.consumer.clock.now().since(began);
@@ -339,7 +351,7 @@ impl LaneRunner {
             return Ok(());
         }
         let ledger = self.buffer.proposed().expect("what was written was proposed").clone();
-        self.count(&ledger, memory_bytes, took);
+        self.count(&ledger, buffered_bytes, took);
         let account = &ledger.account;
         tracing::info!(
             lane = %self.lane,
@@ -353,7 +365,7 @@ impl LaneRunner {
         Ok(())
     }
 
-    fn count(&mut self, ledger: &crate::epoch::Ledger, memory_bytes: usize, took: Duration) {
+    fn count(&mut self, ledger: &crate::epoch::Ledger, buffered_bytes: u64, took: Duration) {
         metrics::count_epoch(ledger);
         ::metrics::histogram!(headwater_lake::metrics::COMMIT_SECONDS).record(took.as_secs_f64());
         let waited = self.consumer.clock.now().since(self.first_read_at);
@@ -364,9 +376,9 @@ impl LaneRunner {
         progress.bytes_committed.fetch_add(ledger.bytes, Ordering::Relaxed);
         progress.epochs.fetch_add(1, Ordering::Relaxed);
         let encoded = self.writer.encoded_bytes();
-        if memory_bytes > 0 && encoded > 0 {
+        if buffered_bytes > 0 && encoded > 0 {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let ratio = encoded as f64 / memory_bytes as f64;
+            let ratio = encoded as f64 / buffered_bytes as f64;
             self.encoded_ratio = ratio;
         }
     }

@@ -33,15 +33,16 @@ const DELTA_NUMBER_COLUMNS: [&str; 2] = ["_sub_sequence", "_arrived_at"];
 /// Encodes chunks of rows, which must have `schema`, as one file.
 ///
 /// # Errors
-/// When Parquet refuses the rows.
+/// When Parquet refuses the rows, or they cannot be read.
 pub fn encode(
     schema: &SchemaRef,
-    chunks: impl Iterator<Item = RecordBatch>,
+    chunks: impl Iterator<Item = std::io::Result<RecordBatch>>,
     digest: RowDigest,
 ) -> Result<EncodedFile, ParquetError> {
     let options = ArrowWriterOptions::new().with_properties(properties(digest)?).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(schema), options)?;
     for chunk in chunks {
+        let chunk = chunk.map_err(|error| ParquetError::External(Box::new(error)))?;
         writer.write(&chunk)?;
     }
     let footer = writer.finish()?;

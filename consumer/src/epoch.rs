@@ -2,9 +2,13 @@
 //! boundaries of a cut that is there already.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use arrow_select::coalesce::BatchCoalescer;
 use async_trait::async_trait;
 use headwater_common::accounts::Account;
 use headwater_common::event::{Batch, Event};
@@ -21,9 +25,10 @@ use headwater_lake::schema::TableSchema;
 use headwater_stream::Source;
 
 use crate::dead_letter::{self, DeadLetters, Origin};
-use crate::decode::{Decoded, Decoder, Growing, Reason};
+use crate::decode::{BATCH_ROWS, Decoded, Decoder, Growing, Reason, adapt};
 use crate::encode;
 use crate::pipeline::Pipeline;
+use crate::spill::Spill;
 use crate::window::WindowIndex;
 
 /// Bytes that one read asks for when an epoch is read again.
@@ -40,6 +45,19 @@ pub struct Settings {
     pub lane: Lane,
     /// How events become rows.
     pub pipeline: Pipeline,
+    /// When rows go to disk.
+    pub spilling: Spilling,
+}
+
+/// When rows of an epoch go to disk, so that it can go on.
+#[derive(Debug, Clone)]
+pub struct Spilling {
+    /// Where the file is made; it has no name.
+    pub folder: PathBuf,
+    /// Bytes of rows in memory from which on they are moved.
+    pub from_bytes: usize,
+    /// Windows that must be open: with few of them a cut makes files that are large enough.
+    pub from_windows: usize,
 }
 
 /// What an epoch adds to the counters once it is committed.
@@ -81,6 +99,8 @@ struct Rows {
     /// The schema they are encoded with; known once they are proposed or read again.
     schema: Option<SchemaRef>,
     bytes: usize,
+    /// What came before the batches and is on disk.
+    spill: Option<Spill>,
 }
 
 impl Rows {
@@ -92,21 +112,71 @@ impl Rows {
         }
     }
 
-    fn digest(&self, window: Start, schema: &SchemaRef) -> RowDigest {
-        let mut hasher = RowHasher::new(schema);
-        self.index.chunks(window, &self.batches, schema).for_each(|chunk| hasher.update(&chunk));
-        hasher.finish()
+    /// Moves all rows to disk when they are in many windows.
+    fn spill(&mut self, spilling: &Spilling, schema: &SchemaRef) -> io::Result<()> {
+        if self.windows().len() < spilling.from_windows {
+            return Ok(());
+        }
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            None => self.spill.insert(Spill::create(&spilling.folder)?),
+        };
+        for (window, _) in self.index.windows() {
+            for chunk in self.index.chunks(window, &self.batches, schema) {
+                spill.append(window, &chunk)?;
+            }
+        }
+        self.batches.clear();
+        self.index = WindowIndex::default();
+        self.bytes = 0;
+        Ok(())
     }
 
-    fn intents(&self, lane: Lane, epoch: Epoch, keys: &[PartitionKey], schema: &SchemaRef) -> Vec<FileIntent> {
-        let intent = |(window, rows)| FileIntent {
-            key: layout::data_file(keys, window, lane, epoch, 0),
-            window,
-            first_row: 0,
-            rows,
-            digest: self.digest(window, schema),
+    /// Returns the windows that have rows, and how many.
+    fn windows(&self) -> BTreeMap<Start, u64> {
+        let mut windows: BTreeMap<Start, u64> = self.spill.iter().flat_map(Spill::windows).collect();
+        for (window, rows) in self.index.windows() {
+            *windows.entry(window).or_default() += rows;
+        }
+        windows
+    }
+
+    /// Returns a window's rows in lane order, in chunks of [`BATCH_ROWS`], with the columns of `schema`.
+    fn chunks<'a>(
+        &'a self,
+        window: Start,
+        schema: &'a SchemaRef,
+    ) -> Box<dyn Iterator<Item = io::Result<RecordBatch>> + 'a> {
+        let in_memory = self.index.chunks(window, &self.batches, schema).map(Ok);
+        match &self.spill {
+            None => Box::new(in_memory),
+            Some(spill) => {
+                let spilled = spill.batches(window).map(|rows| Ok(adapt(&rows?, schema)));
+                Box::new(Rechunked::new(spilled.chain(in_memory), schema))
+            }
+        }
+    }
+
+    fn digest(&self, window: Start, schema: &SchemaRef) -> io::Result<RowDigest> {
+        let mut hasher = RowHasher::new(schema);
+        for chunk in self.chunks(window, schema) {
+            hasher.update(&chunk?);
+        }
+        Ok(hasher.finish())
+    }
+
+    fn intents(&self, lane: Lane, epoch: Epoch, keys: &[PartitionKey]) -> io::Result<Vec<FileIntent>> {
+        let schema = self.schema.as_ref().expect("the rows are complete");
+        let intent = |(window, rows)| {
+            Ok(FileIntent {
+                key: layout::data_file(keys, window, lane, epoch, 0),
+                window,
+                first_row: 0,
+                rows,
+                digest: self.digest(window, schema)?,
+            })
         };
-        self.index.windows().map(intent).collect()
+        self.windows().into_iter().map(intent).collect()
     }
 }
 
@@ -162,6 +232,16 @@ impl EpochBuffer {
         self.events.bytes + self.letters.bytes() + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
     }
 
+    /// Returns the bytes of rows that are buffered on disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.events.spill.as_ref().map_or(0, Spill::bytes)
+    }
+
+    /// Returns how many windows have rows.
+    pub fn window_count(&self) -> usize {
+        self.events.windows().len()
+    }
+
     /// Returns how many stretches of shards are buffered.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
@@ -169,15 +249,18 @@ impl EpochBuffer {
 
     /// Returns true when the newest event time is past the end of a window that has rows.
     pub fn has_closed_window(&self) -> bool {
-        let oldest = self.events.index.windows().next();
-        let end = oldest.map(|(window, _)| self.settings.pipeline.partition_by.end_of(window));
+        let oldest = self.events.windows().into_keys().next();
+        let end = oldest.map(|window| self.settings.pipeline.partition_by.end_of(window));
         end.zip(self.newest_time).is_some_and(|(end, newest)| newest >= end)
     }
 
     /// Adds what a read gave: every event becomes a row or a dead letter.
-    pub fn add(&mut self, batch: &Batch, tables: &Tables) {
+    ///
+    /// # Errors
+    /// When rows cannot be moved to disk.
+    pub fn add(&mut self, batch: &Batch, tables: &Tables) -> Result<(), LakeError> {
         let Some(last) = batch.events.last() else {
-            return;
+            return Ok(());
         };
         let from = self.position(&batch.shard);
         debug_assert!(from < last.position, "S1: positions of a shard only grow");
@@ -190,10 +273,10 @@ impl EpochBuffer {
         if self.decoder.is_none() {
             self.decoder = Some(self.decoder_for(tables));
         }
-        self.decode(batch.shard.as_str(), &batch.events);
+        self.decode(batch.shard.as_str(), &batch.events)
     }
 
-    fn decode(&mut self, shard: &str, events: &[Event]) {
+    fn decode(&mut self, shard: &str, events: &[Event]) -> Result<(), LakeError> {
         let decoder = self.decoder.as_mut().expect("there is one before events are decoded");
         for event in events {
             match decoder.push(shard, event) {
@@ -208,8 +291,15 @@ impl EpochBuffer {
             }
         }
         self.account.read += events.len() as u64;
-        let full = decoder.take(false);
-        self.events.add(&self.settings, full);
+        let spilling = &self.settings.spilling;
+        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes;
+        self.events.add(&self.settings, decoder.take(is_much));
+        if !is_much {
+            return Ok(());
+        }
+        let schema = Arc::new(decoder.schema().arrow_schema());
+        let spilled = self.events.spill(spilling, &schema);
+        spilled.map_err(|source| LakeError::Folder { path: spilling.folder.clone(), source })
     }
 
     /// Returns a decoder that goes on from the table's schema, growing it.
@@ -223,7 +313,9 @@ impl EpochBuffer {
     }
 
     /// Decodes the segments once more, from the log.
-    async fn decode_again(&mut self, decoder: Decoder, segments: &[Segment]) -> Result<(), headwater_stream::Error> {
+    async fn decode_again(&mut self, epoch: Epoch, decoder: Decoder, segments: &[Segment]) -> Result<(), LakeError> {
+        let lane = self.settings.lane;
+        let failed = |error| make_files_error(lane, epoch, error);
         self.decoder = Some(decoder);
         self.events = Rows::default();
         self.letters = DeadLetters::default();
@@ -232,14 +324,14 @@ impl EpochBuffer {
         for segment in segments {
             let mut after = segment.from;
             while after < segment.to {
-                let mut read = source.read(&segment.shard, after, READ_BYTES).await?;
+                let mut read = source.read(&segment.shard, after, READ_BYTES).await.map_err(failed)?;
                 read.events.retain(|event| event.position <= segment.to);
                 let Some(last) = read.events.last() else {
                     let (shard, newest) = (segment.shard.clone(), after);
-                    return Err(headwater_stream::Error::Ahead { shard, after: segment.to, newest });
+                    return Err(failed(headwater_stream::Error::Ahead { shard, after: segment.to, newest }));
                 };
                 after = last.position;
-                self.decode(segment.shard.as_str(), &read.events);
+                self.decode(segment.shard.as_str(), &read.events)?;
             }
         }
         Ok(())
@@ -249,19 +341,17 @@ impl EpochBuffer {
     async fn settle(&mut self, epoch: Epoch, tables: &Tables) -> Result<(TableSchema, bool), LakeError> {
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
         let decoder = self.decoder.as_ref().expect("an epoch is proposed when there is something in it");
-        let lane = self.settings.lane;
-        let failed = |error| make_files_error(lane, epoch, error);
         let segments = self.segments.clone();
         if self.is_proposed || decoder.base_version() != base.map(|base| base.schema.version) {
             // Another writer changed the schema: decode as if it had been so from the beginning.
             let decoder = self.decoder_for(tables);
-            self.decode_again(decoder, &segments).await.map_err(failed)?;
+            self.decode_again(epoch, decoder, &segments).await?;
         }
         let decoder = self.decoder.as_ref().expect("there is one");
         let (schema, grown) = (decoder.schema(), decoder.has_grown());
         if decoder.must_read_again() {
             let decoder = self.fixed_decoder(&schema);
-            self.decode_again(decoder, &segments).await.map_err(failed)?;
+            self.decode_again(epoch, decoder, &segments).await?;
         }
         Ok((schema, grown))
     }
@@ -283,17 +373,35 @@ impl EpochBuffer {
         self.letter_rows.schema = Some(Arc::new(dead_letter::schema().arrow_schema()));
     }
 
-    fn rows(&self, output: Output) -> &Rows {
-        match output {
-            Output::Events => &self.events,
-            Output::DeadLetters => &self.letter_rows,
-        }
+    /// Does work on the rows of an output that takes longer than a task may hold a thread of the runtime.
+    async fn with_rows<T: Send + 'static>(
+        &mut self,
+        output: Output,
+        work: impl FnOnce(&Rows) -> T + Send + 'static,
+    ) -> T {
+        let slot = match output {
+            Output::Events => &mut self.events,
+            Output::DeadLetters => &mut self.letter_rows,
+        };
+        let rows = std::mem::take(slot);
+        let working = tokio::task::spawn_blocking(move || {
+            let result = work(&rows);
+            (rows, result)
+        });
+        let (rows, result) = working.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        *slot = rows;
+        result
     }
 
-    fn intents(&self, output: Output, epoch: Epoch, keys: &[PartitionKey]) -> Vec<FileIntent> {
-        let rows = self.rows(output);
-        let schema = rows.schema.as_ref().expect("the rows are complete");
-        rows.intents(self.settings.lane, epoch, keys, schema)
+    async fn intents(
+        &mut self,
+        output: Output,
+        epoch: Epoch,
+        keys: &[PartitionKey],
+    ) -> Result<Vec<FileIntent>, LakeError> {
+        let (lane, keys) = (self.settings.lane, keys.to_vec());
+        let intents = self.with_rows(output, move |rows| rows.intents(lane, epoch, &keys)).await;
+        intents.map_err(|source| LakeError::Folder { path: self.settings.spilling.folder.clone(), source })
     }
 
     fn keys(&self, schema: &TableSchema) -> Vec<PartitionKey> {
@@ -333,18 +441,11 @@ impl EpochRows for EpochBuffer {
             |output, schema: &TableSchema| table(output).map_or_else(|| self.keys(schema), |base| base.keys.clone());
         let event_keys = keys_of(Output::Events, &schema);
         let letter_keys = keys_of(Output::DeadLetters, &letters_schema);
+        let event_files = self.intents(Output::Events, epoch, &event_keys).await?;
+        let letter_files = self.intents(Output::DeadLetters, epoch, &letter_keys).await?;
         let outputs = BTreeMap::from([
-            (
-                Output::Events,
-                OutputIntent { schema: schema.version, files: self.intents(Output::Events, epoch, &event_keys) },
-            ),
-            (
-                Output::DeadLetters,
-                OutputIntent {
-                    schema: letters_schema.version,
-                    files: self.intents(Output::DeadLetters, epoch, &letter_keys),
-                },
-            ),
+            (Output::Events, OutputIntent { schema: schema.version, files: event_files }),
+            (Output::DeadLetters, OutputIntent { schema: letters_schema.version, files: letter_files }),
         ]);
         let mut schemas = BTreeMap::new();
         if grown {
@@ -361,20 +462,19 @@ impl EpochRows for EpochBuffer {
         let newest = base.map(|base| base.schema.clone()).expect("a cut is published after its schema");
         let schema = newest.at(cut.output(Output::Events).schema);
         let decoder = self.fixed_decoder(&schema);
-        let lane = self.settings.lane;
-        let failed = |error| make_files_error(lane, cut.epoch, error);
-        self.decode_again(decoder, &cut.segments).await.map_err(failed)?;
+        self.decode_again(cut.epoch, decoder, &cut.segments).await?;
         self.complete(&schema);
+        let lane = self.settings.lane;
         let violated = |what: String| {
             let violation = Violation::RedoDiffers { epoch: cut.epoch, what };
-            LakeError::Violated { lane: self.settings.lane, violation }
+            LakeError::Violated { lane, violation }
         };
         if self.account != cut.account {
             return Err(violated(format!("{:?} instead of {:?}", self.account, cut.account)));
         }
         for output in Output::ALL {
             let keys = tables.get(&output).and_then(Option::as_ref).map_or(&[][..], |base| &base.keys);
-            let found = self.intents(output, cut.epoch, keys);
+            let found = self.intents(output, cut.epoch, keys).await?;
             if found != cut.output(output).files {
                 return Err(violated(format!("other rows or windows in {output}")));
             }
@@ -384,21 +484,12 @@ impl EpochRows for EpochBuffer {
 
     async fn encode(&mut self, cut: &Cut, file: FileRef) -> Result<EncodedFile, LakeError> {
         let intent = cut.output(file.output).files[file.index].clone();
-        let slot = match file.output {
-            Output::Events => &mut self.events,
-            Output::DeadLetters => &mut self.letter_rows,
-        };
-        let rows = std::mem::take(slot);
-        let window = intent.window;
-        // The encoder takes far longer than a task may hold a thread of the runtime.
-        let encoding = tokio::task::spawn_blocking(move || {
+        let (window, digest) = (intent.window, intent.digest);
+        let encoding = self.with_rows(file.output, move |rows| {
             let schema = rows.schema.as_ref().expect("the rows are complete");
-            let chunks = rows.index.chunks(window, &rows.batches, schema);
-            let encoded = encode::encode(schema, chunks, intent.digest);
-            (rows, encoded)
+            encode::encode(schema, rows.chunks(window, schema), digest)
         });
-        let (rows, encoded) = encoding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        *slot = rows;
+        let encoded = encoding.await;
         encoded.map_err(|source| LakeError::Parquet { action: "encode", key: intent.key, source })
     }
 
@@ -412,6 +503,41 @@ impl EpochRows for EpochBuffer {
         self.payload_bytes = 0;
         self.newest_time = None;
         self.is_proposed = false;
+    }
+}
+
+/// Rows again in chunks of [`BATCH_ROWS`], however they were cut before.
+struct Rechunked<I> {
+    rows: Option<I>,
+    coalescer: BatchCoalescer,
+}
+
+impl<I> Rechunked<I> {
+    fn new(rows: I, schema: &SchemaRef) -> Self {
+        Self { rows: Some(rows), coalescer: BatchCoalescer::new(Arc::clone(schema), BATCH_ROWS) }
+    }
+}
+
+impl<I: Iterator<Item = io::Result<RecordBatch>>> Iterator for Rechunked<I> {
+    type Item = io::Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(chunk) = self.coalescer.next_completed_batch() {
+                return Some(Ok(chunk));
+            }
+            let pushed = match self.rows.as_mut()?.next() {
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(rows)) => self.coalescer.push_batch(rows),
+                None => {
+                    self.rows = None;
+                    self.coalescer.finish_buffered_batch()
+                }
+            };
+            if let Err(error) = pushed {
+                return Some(Err(io::Error::other(error)));
+            }
+        }
     }
 }
 

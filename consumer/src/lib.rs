@@ -1,7 +1,7 @@
 //! Turns the events of a stream into the rows of a lake.
 //!
 //! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`window`] says which rows belong
-//! together; [`epoch`] gathers them and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
+//! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
 //! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
@@ -13,4 +13,5 @@ pub mod epoch;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
+pub mod spill;
 pub mod window;

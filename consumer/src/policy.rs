@@ -8,10 +8,16 @@ use headwater_common::timestamp::Timestamp;
 /// Stretches of shards that one cut lists at most; it bounds the size of a cut.
 const SEGMENTS_MAX: usize = 10_000;
 
+/// Bytes of rows on disk at most, as a multiple of those that may be in memory.
+const SPILL_TIMES_MAX: usize = 16;
+
+/// Windows from which on rows go to disk instead of ending the epoch: its files would be small.
+pub const SPILL_WINDOWS_MIN: usize = 4;
+
 /// The bounds of an epoch; whichever is reached first ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Encoded bytes of a file.
+    /// Encoded bytes of a file, on average.
     pub file_bytes: Bytes,
     /// Events.
     pub rows: u64,
@@ -45,8 +51,10 @@ pub struct Buffered {
     pub events: u64,
     /// Memory that they take.
     pub memory_bytes: usize,
-    /// Bytes that they will have when encoded, as far as can be told.
-    pub encoded_bytes: usize,
+    /// Bytes of rows on disk.
+    pub spilled_bytes: u64,
+    /// Bytes that a file will have when they are encoded, as far as can be told.
+    pub file_bytes: usize,
     /// Stretches of shards.
     pub segments: usize,
     /// Whether a window is over.
@@ -70,6 +78,8 @@ pub enum Reason {
     Idle,
     /// The budget of memory is used.
     Memory,
+    /// There is too much on disk.
+    Spill,
     /// The cut would list too many stretches.
     Segments,
     /// A window is over.
@@ -78,14 +88,20 @@ pub enum Reason {
     Shutdown,
 }
 
-/// Returns why the epoch ends now, or `None` when it goes on. Of the budget, a lane's rows may take a third: the
-/// encoder and what is being read need the rest.
+/// Returns how many bytes of a lane's rows may be in memory: a third of its budget, since the encoder and what is being
+/// read need the rest.
+pub fn rows_in_memory_max(limits: &Limits, lanes: usize) -> usize {
+    limits.memory.as_usize() / 3 / lanes.max(1)
+}
+
+/// Returns why the epoch ends now, or `None` when it goes on.
 pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp) -> Option<Reason> {
-    let memory = limits.memory.as_usize() / 3 / lanes.max(1);
+    let memory = rows_in_memory_max(limits, lanes);
     let reached = [
         (buffered.events >= limits.rows, Reason::Rows),
-        (buffered.encoded_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
+        (buffered.file_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
         (buffered.memory_bytes >= memory, Reason::Memory),
+        (buffered.spilled_bytes >= (memory * SPILL_TIMES_MAX) as u64, Reason::Spill),
         (buffered.segments >= SEGMENTS_MAX, Reason::Segments),
         (limits.window_close && buffered.closed_window, Reason::WindowClosed),
         (now.since(buffered.first_read_at) >= limits.age, Reason::Age),
@@ -106,7 +122,8 @@ mod tests {
         let mut buffered = Buffered {
             events: 1,
             memory_bytes: 0,
-            encoded_bytes: 0,
+            spilled_bytes: 0,
+            file_bytes: 0,
             segments: 1,
             closed_window: true,
             first_read_at: at(100),
@@ -121,8 +138,9 @@ mod tests {
         check(|_| {}, 101, None);
         check(|b| b.events = 0, 999, None);
         check(|b| b.events = 1_000_000, 101, Some(Reason::Rows));
-        check(|b| b.encoded_bytes = 128 << 20, 101, Some(Reason::FileBytes));
+        check(|b| b.file_bytes = 128 << 20, 101, Some(Reason::FileBytes));
         check(|b| b.memory_bytes = 64 << 20, 101, Some(Reason::Memory));
+        check(|b| b.spilled_bytes = 1 << 30, 101, Some(Reason::Spill));
         check(|b| b.segments = SEGMENTS_MAX, 101, Some(Reason::Segments));
         check(|_| {}, 105, Some(Reason::Idle));
         check(|b| b.last_read_at = Timestamp::from_micros(159_000_000), 160, Some(Reason::Age));

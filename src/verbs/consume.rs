@@ -72,6 +72,7 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         generation,
         pipeline,
         limits: limits(options),
+        spill_folder: options.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
         until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
         clock: Arc::new(SystemClock),
         retry: Policy::STORE,

@@ -74,10 +74,31 @@ fn fm26_windows_that_make_room_for_others_lose_no_row() {
     let filler = "x".repeat(500);
     let line = |n: u64| format!("{{\"n\":{n},\"at\":{},\"text\":\"{filler}\"}}", (n * 7 % 300) * 86_400);
     produce(&place, "in.ndjson", (0..30_000).map(line), &[]);
-    consume(&place, &["--time-field", "at", "--time-format", "epoch-s", "--memory", "16MiB"]);
+    let time = ["--time-field", "at", "--time-format", "epoch-s"];
+    consume(&place, &[&time[..], &["--memory", "16MiB", "--spill-dir", "."]].concat());
     let row = &place.rows("SELECT count(*) AS n, count(DISTINCT n) AS d, count(DISTINCT at) AS w FROM t", "lake")[0];
     assert_eq!(*row, json!({"n": 30_000, "d": 30_000, "w": 300}));
     place.ok(&["verify", "--full", "--lake", "lake"]);
+    let files = data_files(&place, "t");
+    assert_eq!(files.len(), 300, "one epoch, a file a window");
+    // The same rows that never left the memory are the same bytes.
+    let words = ["consume", "--from", "log:stream", "--lake", "roomy", "--table", "t", "--until-caught-up"];
+    place.ok(&[&words[..], &time, &["--memory", "1GiB"]].concat());
+    for file in files {
+        let bytes = |lake: &str| std::fs::read(place.path(lake).join("t/g00001").join(&file)).unwrap();
+        assert!(bytes("lake") == bytes("roomy"), "{}", file.display());
+    }
+    let said = place.run(
+        &[
+            &words[..4],
+            &["other", "--table", "t", "--until-caught-up"],
+            &time,
+            &["--memory", "8MiB", "--spill-dir", "no"],
+        ]
+        .concat(),
+    );
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("cannot use the folder no"), "{}", said.err);
 }
 
 #[test]

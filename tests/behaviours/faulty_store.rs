@@ -71,6 +71,7 @@ impl World {
             generation: Arc::new(generation),
             pipeline,
             limits: Limits { rows: EVENTS_AN_EPOCH, ..Limits::default() },
+            spill_folder: std::env::temp_dir(),
             until: Until::CaughtUp,
             clock: Arc::new(ManualClock::at(harness::contract::START)),
             retry: QUICK,

@@ -7,6 +7,7 @@ mod contract;
 mod crash;
 mod failure_modes;
 mod faulty_store;
+mod golden;
 mod main_job;
 mod memory;
 mod metrics;
