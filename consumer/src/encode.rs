@@ -1,12 +1,15 @@
 //! Rows to the bytes of a Parquet file: the same rows give the same bytes.
 //!
-//! Rows come in chunks of [`crate::decode::BATCH_ROWS`], however the source batched them, so that no page depends on it. Nothing but
+//! Rows come in chunks of [`BATCH_ROWS`], however the source batched them, so that no page depends on it. Nothing but
 //! the rows, their digest and this version's name is in the file.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::{DataType, SchemaRef};
 use headwater_lake::commit::EncodedFile;
 use headwater_lake::digest::RowDigest;
 use headwater_lake::file::DIGEST_KEY;
@@ -17,6 +20,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+
+use crate::decode::BATCH_ROWS;
 
 /// Rows of a row group. It bounds the memory of a reader and of the writer.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -39,18 +44,20 @@ pub fn encode(
     chunks: impl Iterator<Item = std::io::Result<RecordBatch>>,
     digest: RowDigest,
 ) -> Result<EncodedFile, ParquetError> {
-    let options = ArrowWriterOptions::new().with_properties(properties(digest)?).with_skip_arrow_metadata(true);
+    let mut chunks = chunks.map(|chunk| chunk.map_err(|error| ParquetError::External(Box::new(error))));
+    let first = chunks.next().transpose()?;
+    let properties = properties(digest, first.as_ref())?;
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(schema), options)?;
-    for chunk in chunks {
-        let chunk = chunk.map_err(|error| ParquetError::External(Box::new(error)))?;
-        writer.write(&chunk)?;
+    for chunk in first.map(Ok).into_iter().chain(chunks) {
+        writer.write(&chunk?)?;
     }
     let footer = writer.finish()?;
     let bytes = std::mem::take(writer.inner_mut()).into();
     Ok(EncodedFile { bytes, footer })
 }
 
-fn properties(digest: RowDigest) -> Result<WriterProperties, ParquetError> {
+fn properties(digest: RowDigest, first: Option<&RecordBatch>) -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -64,10 +71,35 @@ fn properties(digest: RowDigest) -> Result<WriterProperties, ParquetError> {
             .set_column_dictionary_enabled(ColumnPath::from(column), false)
             .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BYTE_ARRAY);
     }
+    for column in first.into_iter().flat_map(columns_without_repeats) {
+        properties = properties.set_column_dictionary_enabled(column, false);
+    }
     for column in DELTA_NUMBER_COLUMNS {
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(column), false)
             .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
     }
     Ok(properties.build())
+}
+
+/// Returns the top-level columns in whose first full chunk hardly a value comes twice: a dictionary of them would be
+/// made, found too large and thrown away.
+fn columns_without_repeats(first: &RecordBatch) -> Vec<ColumnPath> {
+    if first.num_rows() < BATCH_ROWS {
+        return Vec::new();
+    }
+    let schema = first.schema_ref();
+    let columns = schema.fields().iter().zip(first.columns()).filter(|(_, values)| has_no_repeats(values));
+    columns.map(|(field, _)| ColumnPath::from(field.name().as_str())).collect()
+}
+
+fn has_no_repeats(values: &ArrayRef) -> bool {
+    let distinct = match values.data_type() {
+        DataType::Utf8 => values.as_string::<i32>().iter().flatten().collect::<HashSet<_>>().len(),
+        DataType::Int64 => values.as_primitive::<Int64Type>().iter().flatten().collect::<HashSet<_>>().len(),
+        _ => return false,
+    };
+    // Nulls take no place in a dictionary.
+    let present = values.len() - values.null_count();
+    present > 0 && distinct * 10 > present * 9
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -112,14 +112,11 @@ impl Rows {
         }
     }
 
-    /// Moves all rows to disk when they are in many windows.
-    fn spill(&mut self, spilling: &Spilling, schema: &SchemaRef) -> io::Result<()> {
-        if self.windows().len() < spilling.from_windows {
-            return Ok(());
-        }
+    /// Moves all rows to disk.
+    fn spill(&mut self, folder: &Path, schema: &SchemaRef) -> io::Result<()> {
         let spill = match &mut self.spill {
             Some(spill) => spill,
-            None => self.spill.insert(Spill::create(&spilling.folder)?),
+            None => self.spill.insert(Spill::create(folder)?),
         };
         for (window, _) in self.index.windows() {
             for chunk in self.index.chunks(window, &self.batches, schema) {
@@ -292,13 +289,14 @@ impl EpochBuffer {
         }
         self.account.read += events.len() as u64;
         let spilling = &self.settings.spilling;
-        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes;
+        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes
+            && self.events.windows().len() >= spilling.from_windows;
         self.events.add(&self.settings, decoder.take(is_much));
         if !is_much {
             return Ok(());
         }
         let schema = Arc::new(decoder.schema().arrow_schema());
-        let spilled = self.events.spill(spilling, &schema);
+        let spilled = self.events.spill(&spilling.folder, &schema);
         spilled.map_err(|source| LakeError::Folder { path: spilling.folder.clone(), source })
     }
 

@@ -21,7 +21,7 @@ use crate::state::State;
 const BATCH_ROWS_MAX: usize = 20_000;
 
 /// Bytes of batches that are read and not acknowledged yet, besides the one that is being made.
-const AHEAD_BYTES_MAX: u32 = 12 * 1024 * 1024;
+const AHEAD_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
 /// Bytes that a row takes besides its body and key, at most for ids that are made here.
 const ROW_OVERHEAD_BYTES: usize = 128;

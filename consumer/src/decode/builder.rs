@@ -22,12 +22,42 @@ const EXACT_AS_FLOAT_MAX: u64 = 1 << 53;
 /// Values of one column. Rows that were not appended to are null: they are filled in when the next value comes.
 #[derive(Debug)]
 pub(crate) struct ColumnBuilder {
-    /// The field's name as it is mostly written before its value: quoted, with the colon. Empty in a list.
-    pub(super) label: Vec<u8>,
+    label: Label,
     pub(super) values: Values,
     rows: usize,
     /// Which rows are null, up to the last one that is.
     nulls: NullBufferBuilder,
+}
+
+/// A field's name as it is mostly written before its value: quoted, with the colon. Empty in a list.
+#[derive(Debug, Default)]
+struct Label {
+    text: Vec<u8>,
+    /// Its first eight bytes, or fewer, and which bits of them count.
+    head: u64,
+    mask: u64,
+}
+
+impl Label {
+    fn of(source: &str) -> Self {
+        let mut text = serde_json::to_vec(source).expect("a string is always JSON");
+        text.push(b':');
+        let mut head = [0; 8];
+        let count = text.len().min(8);
+        head[..count].copy_from_slice(&text[..count]);
+        let mask = u64::MAX >> (64 - 8 * count);
+        Self { text, head: u64::from_le_bytes(head), mask }
+    }
+
+    /// The same as `starts_with`, which for a few bytes takes longer to be called than to answer.
+    #[inline]
+    fn begins(&self, text: &[u8]) -> bool {
+        match text.first_chunk::<8>() {
+            Some(head) if u64::from_le_bytes(*head) & self.mask != self.head => false,
+            Some(_) if self.text.len() <= 8 => true,
+            _ => text.starts_with(&self.text),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -45,9 +75,7 @@ pub(super) enum Values {
 impl ColumnBuilder {
     /// Returns an empty builder for a column.
     pub(crate) fn of(column: &Column) -> Self {
-        let mut label = serde_json::to_vec(column.source()).expect("a string is always JSON");
-        label.push(b':');
-        Self { label, ..Self::new(&column.kind) }
+        Self { label: Label::of(column.source()), ..Self::new(&column.kind) }
     }
 
     fn new(kind: &ColumnType) -> Self {
@@ -61,7 +89,13 @@ impl ColumnBuilder {
             ColumnType::Struct(fields) => Values::Struct(fields.iter().map(Self::of).collect()),
             ColumnType::List(item) => Values::List { offsets: vec![0], item: Box::new(Self::new(item)) },
         };
-        Self { label: Vec::new(), values, rows: 0, nulls: NullBufferBuilder::new(0) }
+        Self { label: Label::default(), values, rows: 0, nulls: NullBufferBuilder::new(0) }
+    }
+
+    /// Returns the length of the column's label when the text begins with it.
+    #[inline]
+    pub(super) fn label_at(&self, text: &[u8]) -> Option<usize> {
+        self.label.begins(text).then_some(self.label.text.len())
     }
 
     /// Returns how many rows there are, with the nulls that were filled in so far.
