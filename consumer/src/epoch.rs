@@ -289,10 +289,12 @@ impl EpochBuffer {
         }
         self.account.read += events.len() as u64;
         let spilling = &self.settings.spilling;
-        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes
-            && self.events.windows().len() >= spilling.from_windows;
-        self.events.add(&self.settings, decoder.take(is_much));
-        if !is_much {
+        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes;
+        let windows = self.events.windows().len();
+        // A batch that is not full is taken only when it is moved, or when nothing else tells the windows.
+        let takes_all = is_much && (windows == 0 || windows >= spilling.from_windows);
+        self.events.add(&self.settings, decoder.take(takes_all));
+        if !is_much || self.events.windows().len() < spilling.from_windows {
             return Ok(());
         }
         let schema = Arc::new(decoder.schema().arrow_schema());
