@@ -2,34 +2,26 @@
 //! boundaries of a cut that is there already.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use arrow_select::coalesce::BatchCoalescer;
 use async_trait::async_trait;
 use headwater_common::accounts::Account;
 use headwater_common::event::{Batch, Event};
 use headwater_common::position::{Position, Segment, ShardId};
 use headwater_common::timestamp::Timestamp;
-use headwater_common::window::Start;
 use headwater_lake::Error as LakeError;
 use headwater_lake::commit::{EncodedFile, EpochRows, FileRef, Prepared, Tables, Violation};
 use headwater_lake::cut::{self, Cut, FileIntent, OutputIntent, POSITIONS_EVERY};
-use headwater_lake::digest::{RowDigest, RowHasher};
 use headwater_lake::generation::{OpenGeneration, PartitionKey};
-use headwater_lake::layout::{self, Epoch, Lane, Output};
+use headwater_lake::layout::{Epoch, Lane, Output};
 use headwater_lake::schema::TableSchema;
 use headwater_stream::Source;
 
 use crate::dead_letter::{self, DeadLetters, Origin};
-use crate::decode::{BATCH_ROWS, Decoded, Decoder, Growing, Reason, adapt};
-use crate::encode;
+use crate::decode::{Decoder, Growing, Reason};
 use crate::pipeline::Pipeline;
-use crate::spill::Spill;
-use crate::window::WindowIndex;
+use crate::rows::Rows;
 
 /// Bytes that one read asks for when an epoch is read again.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -91,92 +83,6 @@ pub struct EpochBuffer {
     is_proposed: bool,
 }
 
-/// Rows of one output, by window.
-#[derive(Debug, Default)]
-struct Rows {
-    batches: Vec<Decoded>,
-    index: WindowIndex,
-    /// The schema they are encoded with; known once they are proposed or read again.
-    schema: Option<SchemaRef>,
-    bytes: usize,
-    /// What came before the batches and is on disk.
-    spill: Option<Spill>,
-}
-
-impl Rows {
-    fn add(&mut self, settings: &Settings, decoded: Vec<Decoded>) {
-        for batch in decoded {
-            self.index.add(&settings.pipeline.partition_by, self.batches.len(), &batch.times);
-            self.bytes += batch.bytes;
-            self.batches.push(batch);
-        }
-    }
-
-    /// Moves all rows to disk.
-    fn spill(&mut self, folder: &Path, schema: &SchemaRef) -> io::Result<()> {
-        let spill = match &mut self.spill {
-            Some(spill) => spill,
-            None => self.spill.insert(Spill::create(folder)?),
-        };
-        for (window, _) in self.index.windows() {
-            for chunk in self.index.chunks(window, &self.batches, schema) {
-                spill.append(window, &chunk)?;
-            }
-        }
-        self.batches.clear();
-        self.index = WindowIndex::default();
-        self.bytes = 0;
-        Ok(())
-    }
-
-    /// Returns the windows that have rows, and how many.
-    fn windows(&self) -> BTreeMap<Start, u64> {
-        let mut windows: BTreeMap<Start, u64> = self.spill.iter().flat_map(Spill::windows).collect();
-        for (window, rows) in self.index.windows() {
-            *windows.entry(window).or_default() += rows;
-        }
-        windows
-    }
-
-    /// Returns a window's rows in lane order, in chunks of [`BATCH_ROWS`], with the columns of `schema`.
-    fn chunks<'a>(
-        &'a self,
-        window: Start,
-        schema: &'a SchemaRef,
-    ) -> Box<dyn Iterator<Item = io::Result<RecordBatch>> + 'a> {
-        let in_memory = self.index.chunks(window, &self.batches, schema).map(Ok);
-        match &self.spill {
-            None => Box::new(in_memory),
-            Some(spill) => {
-                let spilled = spill.batches(window).map(|rows| Ok(adapt(&rows?, schema)));
-                Box::new(Rechunked::new(spilled.chain(in_memory), schema))
-            }
-        }
-    }
-
-    fn digest(&self, window: Start, schema: &SchemaRef) -> io::Result<RowDigest> {
-        let mut hasher = RowHasher::new(schema);
-        for chunk in self.chunks(window, schema) {
-            hasher.update(&chunk?);
-        }
-        Ok(hasher.finish())
-    }
-
-    fn intents(&self, lane: Lane, epoch: Epoch, keys: &[PartitionKey]) -> io::Result<Vec<FileIntent>> {
-        let schema = self.schema.as_ref().expect("the rows are complete");
-        let intent = |(window, rows)| {
-            Ok(FileIntent {
-                key: layout::data_file(keys, window, lane, epoch, 0),
-                window,
-                first_row: 0,
-                rows,
-                digest: self.digest(window, schema)?,
-            })
-        };
-        self.windows().into_iter().map(intent).collect()
-    }
-}
-
 impl EpochBuffer {
     /// Returns an empty buffer; [`EpochBuffer::resume`] says where it begins.
     pub fn new(settings: Settings) -> Self {
@@ -226,12 +132,12 @@ impl EpochBuffer {
 
     /// Returns the bytes of memory that the buffered rows take, about.
     pub fn memory_bytes(&self) -> usize {
-        self.events.bytes + self.letters.bytes() + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
+        self.events.bytes() + self.letters.bytes() + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
     }
 
     /// Returns the bytes of rows that are buffered on disk.
     pub fn spilled_bytes(&self) -> u64 {
-        self.events.spill.as_ref().map_or(0, Spill::bytes)
+        self.events.spilled_bytes()
     }
 
     /// Returns how many windows have rows.
@@ -289,11 +195,11 @@ impl EpochBuffer {
         }
         self.account.read += events.len() as u64;
         let spilling = &self.settings.spilling;
-        let is_much = self.events.bytes + decoder.batch_bytes() >= spilling.from_bytes;
+        let is_much = self.events.bytes() + decoder.batch_bytes() >= spilling.from_bytes;
         let windows = self.events.windows().len();
         // A batch that is not full is taken only when it is moved, or when nothing else tells the windows.
         let takes_all = is_much && (windows == 0 || windows >= spilling.from_windows);
-        self.events.add(&self.settings, decoder.take(takes_all));
+        self.events.add(&self.settings.pipeline.partition_by, decoder.take(takes_all));
         if !is_much || self.events.windows().len() < spilling.from_windows {
             return Ok(());
         }
@@ -363,14 +269,15 @@ impl EpochBuffer {
 
     /// Takes the rows that do not fill a batch, and the letters, into the rows by window.
     fn complete(&mut self, schema: &TableSchema) {
+        let partitioning = &self.settings.pipeline.partition_by;
         if let Some(decoder) = &mut self.decoder {
             let rest = decoder.take(true);
-            self.events.add(&self.settings, rest);
+            self.events.add(partitioning, rest);
         }
-        self.events.schema = Some(Arc::new(schema.arrow_schema()));
+        self.events.complete(schema);
         self.letter_rows = Rows::default();
-        self.letter_rows.add(&self.settings, self.letters.rows(&self.origin).into_iter().collect());
-        self.letter_rows.schema = Some(Arc::new(dead_letter::schema().arrow_schema()));
+        self.letter_rows.add(partitioning, self.letters.rows(&self.origin).into_iter().collect());
+        self.letter_rows.complete(&dead_letter::schema());
     }
 
     /// Does work on the rows of an output that takes longer than a task may hold a thread of the runtime.
@@ -485,11 +392,7 @@ impl EpochRows for EpochBuffer {
     async fn encode(&mut self, cut: &Cut, file: FileRef) -> Result<EncodedFile, LakeError> {
         let intent = cut.output(file.output).files[file.index].clone();
         let (window, digest) = (intent.window, intent.digest);
-        let encoding = self.with_rows(file.output, move |rows| {
-            let schema = rows.schema.as_ref().expect("the rows are complete");
-            encode::encode(schema, rows.chunks(window, schema), digest)
-        });
-        let encoded = encoding.await;
+        let encoded = self.with_rows(file.output, move |rows| rows.encode(window, digest)).await;
         encoded.map_err(|source| LakeError::Parquet { action: "encode", key: intent.key, source })
     }
 
@@ -503,41 +406,6 @@ impl EpochRows for EpochBuffer {
         self.payload_bytes = 0;
         self.newest_time = None;
         self.is_proposed = false;
-    }
-}
-
-/// Rows again in chunks of [`BATCH_ROWS`], however they were cut before.
-struct Rechunked<I> {
-    rows: Option<I>,
-    coalescer: BatchCoalescer,
-}
-
-impl<I> Rechunked<I> {
-    fn new(rows: I, schema: &SchemaRef) -> Self {
-        Self { rows: Some(rows), coalescer: BatchCoalescer::new(Arc::clone(schema), BATCH_ROWS) }
-    }
-}
-
-impl<I: Iterator<Item = io::Result<RecordBatch>>> Iterator for Rechunked<I> {
-    type Item = io::Result<RecordBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(chunk) = self.coalescer.next_completed_batch() {
-                return Some(Ok(chunk));
-            }
-            let pushed = match self.rows.as_mut()?.next() {
-                Some(Err(error)) => return Some(Err(error)),
-                Some(Ok(rows)) => self.coalescer.push_batch(rows),
-                None => {
-                    self.rows = None;
-                    self.coalescer.finish_buffered_batch()
-                }
-            };
-            if let Err(error) = pushed {
-                return Some(Err(io::Error::other(error)));
-            }
-        }
     }
 }
 

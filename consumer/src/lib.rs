@@ -13,5 +13,6 @@ pub mod epoch;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
+mod rows;
 pub mod spill;
 pub mod window;

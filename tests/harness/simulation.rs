@@ -105,6 +105,37 @@ pub fn run(seed: u64, sabotage: Sabotage) -> Result<Statistics, String> {
     Ok(world.statistics)
 }
 
+/// When a writer crashes: before it does what it is about to do, or when it has done it and does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before.
+    Before,
+    /// After.
+    After,
+}
+
+/// Runs a schedule whose only trouble is one crash, at action number `at`; returns whether there was such an action.
+///
+/// # Errors
+/// Says which promise was broken.
+pub fn run_with_crash(seed: u64, at: usize, moment: Moment) -> Result<bool, String> {
+    let mut world = World::new(seed, Sabotage::None);
+    for _ in 0..at {
+        if world.is_complete() {
+            return Ok(false);
+        }
+        world.step(false)?;
+    }
+    let index = world.random.random_range(0..world.writers.len());
+    if moment == Moment::After {
+        world.act(index, false)?;
+    }
+    world.crash(index);
+    world.settle()?;
+    world.check_complete()?;
+    Ok(true)
+}
+
 /// One event: a pure function of lane and number.
 #[derive(Debug, Clone, Copy)]
 struct Event {

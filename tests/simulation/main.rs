@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
-use harness::simulation::{self, SABOTAGES, Sabotage, Statistics};
+use harness::simulation::{self, Moment, SABOTAGES, Sabotage, Statistics};
 
 /// Schedules that CI runs.
 const SCHEDULES: u64 = 100_000;
+
+/// Schedules in which every action gets its crash.
+const ENUMERATED_SCHEDULES: u64 = 40;
 
 /// Schedules in which a missing sentence must be noticed.
 const SABOTAGED_SCHEDULES: u64 = 20_000;
@@ -34,6 +37,22 @@ fn p1_to_p9_every_event_is_in_the_lake_once_whatever_happens() {
     println!("{total:?}");
     let rare = [total.crashes, total.unknowns, total.redos, total.fenced, total.schema_conflicts, total.adopted];
     assert!(rare.iter().all(|count| *count > 0) || seeds().count() == 1, "the schedules are too tame: {total:?}");
+}
+
+#[test]
+fn p1_a_crash_before_and_after_every_single_action_changes_nothing() {
+    let mut crashes = 0;
+    for seed in 0..ENUMERATED_SCHEDULES {
+        for moment in [Moment::Before, Moment::After] {
+            let there_was = |at: &usize| {
+                let result = simulation::run_with_crash(seed, *at, moment);
+                result.unwrap_or_else(|broken| panic!("seed {seed}, action {at}, {moment:?}: {broken}"))
+            };
+            crashes += (0..).take_while(there_was).count();
+        }
+    }
+    println!("{crashes} crashes, one a schedule");
+    assert!(crashes > 4_000, "{crashes}");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 mod adapt;
 mod builder;
 mod direct;
+mod meta;
 mod misfit;
 mod scan;
 mod shape;
@@ -21,8 +22,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::RecordBatch;
 use headwater_common::event::Event;
 use headwater_common::event_time;
 use headwater_common::timestamp::Timestamp;
@@ -31,6 +31,8 @@ use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
 pub use self::adapt::adapt;
 use self::builder::{ColumnBuilder, append_object};
 use self::direct::Meaning;
+pub use self::meta::META_COLUMNS;
+use self::meta::MetaBuilder;
 pub use self::misfit::{Misfit, Reason};
 use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves, too_many_columns};
 use self::tape::{Kind, Tape};
@@ -43,15 +45,6 @@ const META_ROW_BYTES: usize = 80;
 
 /// Bytes of values after which a batch is finished although it has fewer rows.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// The columns that every row has besides the event's own.
-pub const META_COLUMNS: [(&str, ColumnType); 5] = [
-    ("_event_id", ColumnType::Utf8),
-    ("_shard", ColumnType::Utf8),
-    ("_sequence", ColumnType::Utf8),
-    ("_sub_sequence", ColumnType::Int64),
-    ("_arrived_at", ColumnType::Timestamp),
-];
 
 /// The field that carries the event id when no other is named. It is never a column of its own.
 pub const EVENT_ID_FIELD: &str = "_event_id";
@@ -439,81 +432,6 @@ fn has_list(kind: &ColumnType) -> bool {
 struct Special {
     id: Option<String>,
     time_at: Option<usize>,
-}
-
-/// The columns of [`META_COLUMNS`].
-#[derive(Debug, Default)]
-struct MetaBuilder {
-    ids: TextColumn,
-    shards: TextColumn,
-    sequences: TextColumn,
-    sub_sequences: Vec<i64>,
-    arrived: Vec<i64>,
-    times: Vec<Timestamp>,
-    /// Space for a padded number.
-    number: String,
-}
-
-#[derive(Debug)]
-struct TextColumn {
-    offsets: Vec<i32>,
-    text: Vec<u8>,
-}
-
-impl Default for TextColumn {
-    fn default() -> Self {
-        Self { offsets: vec![0], text: Vec::new() }
-    }
-}
-
-impl TextColumn {
-    fn append(&mut self, text: &str) {
-        self.text.extend_from_slice(text.as_bytes());
-        self.offsets.push(i32::try_from(self.text.len()).expect("a batch is bounded far below 2 GiB"));
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        let Self { offsets, text } = std::mem::take(self);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        Arc::new(StringArray::new(offsets, Buffer::from_vec(text), None))
-    }
-}
-
-impl MetaBuilder {
-    fn rows(&self) -> usize {
-        self.times.len()
-    }
-
-    fn append(&mut self, id: Option<&str>, shard: &str, event: &Event, time: Timestamp, sequence_digits: usize) {
-        use std::fmt::Write;
-        self.number.clear();
-        event.position.sequence.write_padded(sequence_digits, &mut self.number);
-        self.sequences.append(&self.number);
-        match id {
-            Some(id) => self.ids.append(id),
-            None => {
-                self.number.clear();
-                write!(self.number, "{shard}:{}", event.position).expect("writing to a string does not fail");
-                self.ids.append(&self.number);
-            }
-        }
-        self.shards.append(shard);
-        self.sub_sequences.push(i64::from(event.position.sub_sequence));
-        self.arrived.push(event.arrived_at.micros());
-        self.times.push(time);
-    }
-
-    fn finish(&mut self) -> (Vec<ArrayRef>, Vec<Timestamp>) {
-        let arrived = TimestampMicrosecondArray::from(std::mem::take(&mut self.arrived)).with_timezone("UTC");
-        let arrays: Vec<ArrayRef> = vec![
-            self.ids.finish(),
-            self.shards.finish(),
-            self.sequences.finish(),
-            Arc::new(Int64Array::from(std::mem::take(&mut self.sub_sequences))),
-            Arc::new(arrived),
-        ];
-        (arrays, std::mem::take(&mut self.times))
-    }
 }
 
 #[cfg(test)]

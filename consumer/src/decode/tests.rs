@@ -1,3 +1,4 @@
+use arrow_array::StringArray;
 use headwater_common::position::Position;
 
 use super::*;
