@@ -167,7 +167,7 @@ impl Decoder {
             #[cfg(test)]
             tape_only: false,
         };
-        decoder.begin_batch();
+        decoder.begin_columns();
         decoder
     }
 
@@ -385,7 +385,7 @@ impl Decoder {
         self.notes.typed.extend(notes.typed);
         self.notes.untyped.extend(notes.untyped);
         self.grown = true;
-        self.begin_batch();
+        self.begin_columns();
         Ok(())
     }
 
@@ -397,9 +397,9 @@ impl Decoder {
         paths
     }
 
-    fn begin_batch(&mut self) {
+    /// Makes the builders those of the columns.
+    fn begin_columns(&mut self) {
         self.builders = self.columns.iter().map(ColumnBuilder::of).collect();
-        self.payload_bytes = 0;
         let fixed: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
         self.row_bytes = META_ROW_BYTES + fixed * size_of::<i64>();
         self.has_lists = self.columns.iter().any(|column| has_list(&column.kind));
@@ -417,7 +417,7 @@ impl Decoder {
         let rows = RecordBatch::try_new(schema, arrays).expect("columns are made by the schema, all of one length");
         let bytes = rows.get_array_memory_size() + times.len() * 8;
         self.finished.push(Decoded { rows, times, bytes });
-        self.begin_batch();
+        self.payload_bytes = 0;
     }
 }
 
