@@ -111,7 +111,7 @@ impl Cut {
         Ok(serde_json::from_slice(bytes)?)
     }
 
-    /// Returns the intent for one output; every cut names every output.
+    /// Returns the intent for one output; every cut names every output of its table.
     pub fn output(&self, output: Output) -> &OutputIntent {
         self.outputs.get(&output).expect("a cut names every output")
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use object_store::path::Path;
 
+use crate::archive::ArchiveName;
 use crate::commit::Violation;
 use crate::layout::{Epoch, GenerationNumber, Lane, Output, TableName};
 
@@ -24,6 +25,16 @@ pub enum Error {
         /// The lake.
         lake: String,
         /// The tables there are.
+        existing: String,
+    },
+    /// The lake has no such archive.
+    #[error("there is no archive {archive} in {lake}; it has: {existing}. `headwater consume --archive` writes one")]
+    NoArchive {
+        /// The archive asked for.
+        archive: ArchiveName,
+        /// The lake.
+        lake: String,
+        /// The archives there are.
         existing: String,
     },
     /// A folder cannot be made or changed.
@@ -135,6 +146,14 @@ pub enum Error {
         lane: Lane,
         /// The epoch.
         epoch: Epoch,
+        /// How often.
+        tries: u32,
+    },
+    /// Others commit to a table all the time.
+    #[error("gave up on {table} after {tries} tries: other writers committed first, or the store gave no clear answer")]
+    AlwaysOvertaken {
+        /// The table.
+        table: TableName,
         /// How often.
         tries: u32,
     },

@@ -79,7 +79,11 @@ pub async fn inspect(store: &LakeStore, key: &Path) -> Result<Option<FileFacts>,
     Ok(Some(FileFacts::of(&footer, object.size, object.last_modified.timestamp_millis())))
 }
 
-async fn read_footer(store: &LakeStore, key: &Path, size: u64) -> Result<ParquetMetaData, Error> {
+/// Reads the footer of a file of that size.
+///
+/// # Errors
+/// As [`inspect`].
+pub async fn read_footer(store: &LakeStore, key: &Path, size: u64) -> Result<ParquetMetaData, Error> {
     let damaged = |source: ParquetError| Error::Damaged { key: key.clone(), source: Box::new(source) };
     let mut wanted = FOOTER_GUESS_BYTES.min(size);
     let mut reader = ParquetMetaDataReader::new();

@@ -232,7 +232,11 @@ async fn create_first(store: &LakeStore, table: &TableName, wanted: &Generation)
 }
 
 /// Creates an object unless there is one; asks again while the answer is unclear.
-async fn create_surely(store: &LakeStore, key: &object_store::path::Path, bytes: Vec<u8>) -> Result<(), Error> {
+pub(crate) async fn create_surely(
+    store: &LakeStore,
+    key: &object_store::path::Path,
+    bytes: Vec<u8>,
+) -> Result<(), Error> {
     const TRIES: u32 = 5;
     for _ in 0..TRIES {
         match store.create(key, bytes.clone().into()).await? {

@@ -6,6 +6,7 @@
 //! <lake>/<table>/g00003/_delta_log/
 //! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
 //! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
+//! <lake>/__archive/<stream>/g00001/…                  an archive is laid out like a table of one output
 //! ```
 
 use std::fmt;
@@ -15,9 +16,14 @@ use headwater_common::window::Start;
 use object_store::path::Path;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::archive::ArchiveName;
 use crate::generation::PartitionKey;
 
+/// The folder that holds a lake's archives. No table can have its name.
+const ARCHIVES: &str = "__archive";
+
 /// The name of a table: letters, digits and underscores, a letter first, at most 128, no double underscore at the end.
+/// Also the place of an archive, which no text is parsed to: see [`TableName::of_archive`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName(String);
 
@@ -44,7 +50,7 @@ pub struct Epoch(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
-    /// The table itself.
+    /// The table itself; of an archive, the records.
     Events,
     /// The events that cannot be rows.
     DeadLetters,
@@ -62,6 +68,22 @@ impl TableName {
     /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the place of a stream's archive: `__archive/<stream>`.
+    pub fn of_archive(name: &ArchiveName) -> Self {
+        Self(format!("{ARCHIVES}/{name}"))
+    }
+
+    /// Returns true for the place of an archive.
+    pub fn is_archive(&self) -> bool {
+        self.0.starts_with(ARCHIVES)
+    }
+
+    /// Returns the outputs that are written here, in the order they are written; the first one keeps the cuts. An
+    /// archive has records only: there is no dead letter, because nothing is decoded.
+    pub fn outputs(&self) -> &'static [Output] {
+        if self.is_archive() { &[Output::Events] } else { &Output::ALL }
     }
 }
 
@@ -138,7 +160,8 @@ impl fmt::Display for Epoch {
 }
 
 impl Output {
-    /// Every output, in the order they are written; the first one keeps the cuts.
+    /// Every output of a pipeline, in the order they are written; the first one keeps the cuts. An archive has fewer:
+    /// see [`TableName::outputs`].
     pub const ALL: [Self; 2] = [Self::Events, Self::DeadLetters];
 
     /// Returns the folder of this output's table below the lake.
@@ -157,6 +180,16 @@ impl fmt::Display for Output {
             Self::DeadLetters => "dead_letters",
         })
     }
+}
+
+/// Returns the folder that holds the archives.
+pub fn archives() -> Path {
+    Path::from(ARCHIVES)
+}
+
+/// Returns the folder with the shards that an archive knows.
+pub fn archived_shards(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_shards"))
 }
 
 /// Returns the key of pointer number `number`.
@@ -214,6 +247,15 @@ pub fn data_file(keys: &[PartitionKey], window: Start, lane: Lane, epoch: Epoch,
     path
 }
 
+/// Returns the lane and epoch in a data file's key.
+pub fn epoch_of(path: &str) -> Option<(Lane, Epoch)> {
+    let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
+    let mut parts = name.split('-');
+    let lane = parts.next()?.parse().ok()?;
+    let epoch = parts.next()?.parse().ok()?;
+    Some((lane, Epoch(epoch)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +268,7 @@ mod tests {
         let key = |window, lane, epoch, part| data_file(&keys, window, lane, Epoch(epoch), part);
         let day = window("2026-11-21T00:00:00Z");
         assert_eq!(key(day, lane, 42, 0), "year=2026/month=11/day=21/0of2-42-0.parquet");
+        assert_eq!(epoch_of(&key(day, lane, 42, 0)), Some((lane, Epoch(42))));
         let others = [
             key(window("2026-11-22T00:00:00Z"), lane, 42, 0),
             key(day, Lane { index: 1, count: 2 }, 42, 0),
@@ -233,6 +276,17 @@ mod tests {
             key(day, lane, 42, 1),
         ];
         assert!(others.iter().all(|other| *other != key(day, lane, 42, 0)));
+    }
+
+    #[test]
+    fn an_archive_has_one_output_and_no_table_is_one() {
+        let archive = TableName::of_archive(&"log__1".parse().unwrap());
+        let number = GenerationNumber::FIRST;
+        assert_eq!(archive.outputs(), [Output::Events]);
+        assert_eq!(generation(&archive, Output::Events, number).as_ref(), "__archive/log__1/g00001");
+        assert!(archive.as_str().parse::<TableName>().is_err(), "no user can name it as a table");
+        assert!("__archive".parse::<TableName>().is_err());
+        assert_eq!("t".parse::<TableName>().unwrap().outputs(), Output::ALL);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! In the order of the data: [`layout`] says where things lie, [`generation`] opens one build of a table, [`schema`]
 //! and [`digest`] say what its rows are, [`cut`] is the intent of an epoch, [`commit`] the protocol that carries it
 //! out, [`table`] one output's Delta log, [`file`](mod@file) what a data file says of itself, [`verify`] proves it
-//! all afterwards, and [`reading`] lists what a query reads. Absent on purpose: encoding rows (the consumer does it),
+//! all afterwards, and [`reading`] lists what a query reads. [`archive`] is a stream's records kept as they were, in a
+//! table like the others. Absent on purpose: encoding rows (the consumer does it),
 //! and any clock or random id in a key.
 
+pub mod archive;
 pub mod commit;
 pub mod cut;
 pub mod digest;

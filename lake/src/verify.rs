@@ -75,6 +75,9 @@ pub async fn verify(generation: &OpenGeneration, options: Options) -> Result<Rep
     }
     // Listed after the epochs were read, so that every file of those epochs is in the list.
     let mut unclaimed = files_between(generation, &lanes).await?;
+    if generation.table.is_archive() {
+        lanes.iter_mut().for_each(|(lane, range)| range.start = before_what_is_kept(*lane, range, &unclaimed));
+    }
     for (lane, range) in &lanes {
         report.lanes += 1;
         let mut positions = positions_after(generation, *lane, range.start.min(range.least())).await?;
@@ -121,6 +124,13 @@ impl LaneRange {
     }
 }
 
+/// Returns the epoch after which an archive still has records: its retention takes whole epochs, the oldest first.
+fn before_what_is_kept(lane: Lane, range: &LaneRange, files: &Unclaimed) -> Epoch {
+    let epochs = files.keys().filter_map(|(_, path)| layout::epoch_of(path));
+    let oldest = epochs.filter(|(of, _)| *of == lane).map(|(_, epoch)| epoch).min();
+    oldest.map_or(range.least(), |oldest| Epoch(oldest.0.saturating_sub(1))).max(range.start)
+}
+
 async fn note(generation: &OpenGeneration, lane: Lane, epoch: Epoch, full: bool) -> Result<(), Error> {
     let verified = Verified { version: VERSION, epoch, full };
     let key = layout::verified(&generation.table, generation.description.number, lane);
@@ -143,11 +153,11 @@ async fn resume_point(generation: &OpenGeneration, lane: Lane, full: bool) -> Re
 async fn files_between(generation: &OpenGeneration, lanes: &BTreeMap<Lane, LaneRange>) -> Result<Unclaimed, Error> {
     use futures::TryStreamExt;
     let mut unclaimed = Unclaimed::new();
-    for output in Output::ALL {
+    for output in generation.table.outputs().iter().copied() {
         let log = DeltaLog::new(generation, output)?;
         let Some((_, mut files)) = reading::open(&log, generation, output).await? else { continue };
         while let Some(file) = files.try_next().await? {
-            let is_wanted = match epoch_of(&file.path).map(|(lane, epoch)| (lanes.get(&lane), epoch)) {
+            let is_wanted = match layout::epoch_of(&file.path).map(|(lane, epoch)| (lanes.get(&lane), epoch)) {
                 // Later epochs were committed meanwhile; they are for the next run.
                 Some((Some(range), epoch)) => epoch > range.start && epoch <= range.committed[&output],
                 // A lane that began meanwhile.
@@ -162,18 +172,9 @@ async fn files_between(generation: &OpenGeneration, lanes: &BTreeMap<Lane, LaneR
     Ok(unclaimed)
 }
 
-/// Returns the lane and epoch in a data file's name, `<lane>-<epoch>-<part>.parquet`.
-fn epoch_of(path: &str) -> Option<(Lane, Epoch)> {
-    let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
-    let mut parts = name.split('-');
-    let lane = parts.next()?.parse().ok()?;
-    let epoch = parts.next()?.parse().ok()?;
-    Some((lane, Epoch(epoch)))
-}
-
 async fn committed(generation: &OpenGeneration, lane: Lane) -> Result<BTreeMap<Output, Epoch>, Error> {
     let mut epochs = BTreeMap::new();
-    for output in Output::ALL {
+    for output in generation.table.outputs().iter().copied() {
         epochs.insert(output, DeltaLog::new(generation, output)?.load(lane).await?.committed);
     }
     Ok(epochs)
@@ -195,7 +196,7 @@ async fn verify_epoch(
         report.problems.push(format!("{place}: the account does not balance: {:?}", cut.account));
     }
     verify_segments(generation, cut, positions, &place, report);
-    for output in Output::ALL {
+    for output in generation.table.outputs().iter().copied() {
         let intent = cut.output(output);
         let rows: u64 = intent.files.iter().map(|file| file.rows).sum();
         let expected = match output {

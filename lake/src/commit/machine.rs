@@ -167,6 +167,8 @@ enum Phase {
 /// One lane's writer: where it is in the protocol.
 #[derive(Debug)]
 pub struct Machine<S> {
+    /// What it writes: both outputs of a pipeline, or an archive's only one.
+    outputs: &'static [Output],
     /// What was read of each output; incomplete only while recovering.
     tables: BTreeMap<Output, Table<S>>,
     phase: Phase,
@@ -176,11 +178,18 @@ pub struct Machine<S> {
 
 impl<S: Clone> Default for Machine<S> {
     fn default() -> Self {
-        Self { tables: BTreeMap::new(), phase: Phase::Recover, redo: false }
+        Self { outputs: &Output::ALL, tables: BTreeMap::new(), phase: Phase::Recover, redo: false }
     }
 }
 
 impl<S: Clone> Machine<S> {
+    /// Returns the machine for these outputs; every cut names each of them and no other.
+    #[must_use]
+    pub fn writing(self, outputs: &'static [Output]) -> Self {
+        debug_assert!(!outputs.is_empty() && self.tables.is_empty(), "the outputs are known before anything is read");
+        Self { outputs, ..self }
+    }
+
     /// Returns the table of an output as last read.
     pub fn table(&self, output: Output) -> Option<&Table<S>> {
         self.tables.get(&output)
@@ -198,10 +207,7 @@ impl<S: Clone> Machine<S> {
     /// Returns what is to be done now.
     pub fn next(&self) -> Action {
         match &self.phase {
-            Phase::Recover => {
-                let unread = Output::ALL.into_iter().find(|output| !self.tables.contains_key(output));
-                Action::ReadTable(unread.expect("recovery ends with the last table"))
-            }
+            Phase::Recover => Action::ReadTable(self.unread().expect("recovery ends with the last table")),
             Phase::FindCut => Action::ReadCut(self.committed_everywhere().next()),
             Phase::Resume => Action::Resume(self.committed_everywhere()),
             Phase::Idle => Action::Idle(self.committed_everywhere()),
@@ -286,9 +292,13 @@ impl<S: Clone> Machine<S> {
     }
 
     fn recovered(&mut self, table: Table<S>) -> Phase {
-        let unread = Output::ALL.into_iter().find(|output| !self.tables.contains_key(output));
-        self.tables.insert(unread.expect("recovery ends with the last table"), table);
-        if self.tables.len() == Output::ALL.len() { Phase::FindCut } else { Phase::Recover }
+        let output = self.unread().expect("recovery ends with the last table");
+        self.tables.insert(output, table);
+        if self.unread().is_none() { Phase::FindCut } else { Phase::Recover }
+    }
+
+    fn unread(&self) -> Option<Output> {
+        self.outputs.iter().copied().find(|output| !self.tables.contains_key(output))
     }
 
     fn restart(&mut self) -> Phase {

@@ -109,12 +109,13 @@ impl LaneWriter {
     /// When the tables' folders cannot be made.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let log = |output| Ok((output, DeltaLog::new(&settings.generation, output)?));
-        let logs = Output::ALL.into_iter().map(log).collect::<Result<_, Error>>()?;
+        let outputs = settings.generation.table.outputs();
+        let logs = outputs.iter().copied().map(log).collect::<Result<_, Error>>()?;
         let random = SmallRng::seed_from_u64(settings.seed);
         Ok(Self {
             settings,
             random,
-            machine: Machine::default(),
+            machine: Machine::default().writing(outputs),
             logs,
             schemas: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -126,7 +127,7 @@ impl LaneWriter {
     /// Returns the tables as last read; complete once [`LaneWriter::recover`] has returned.
     pub fn tables(&self) -> Tables {
         let base = |output| (output, self.machine.table(output).and_then(|table| table.snapshot.clone()));
-        Output::ALL.into_iter().map(base).collect()
+        self.logs.keys().copied().map(base).collect()
     }
 
     /// Returns the bytes of the files that were put for the last epoch.
@@ -323,7 +324,7 @@ impl LaneWriter {
 
     fn committed_everywhere(&self) -> Epoch {
         let committed = |output| self.machine.table(output).map(|table| table.committed);
-        Output::ALL.into_iter().filter_map(committed).min().unwrap_or_default()
+        self.logs.keys().copied().filter_map(committed).min().unwrap_or_default()
     }
 
     fn base(&self, output: Output) -> Base {
