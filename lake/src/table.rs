@@ -9,7 +9,7 @@ use std::sync::Arc;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitData, TransactionError};
 use deltalake_core::kernel::{
-    Action, Add, Metadata, MetadataExt as _, Protocol, Snapshot, StructType, Transaction, new_metadata,
+    Action, Add, Metadata, MetadataExt as _, Protocol, Remove, Snapshot, StructType, Transaction, new_metadata,
 };
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
@@ -23,6 +23,7 @@ use crate::commit::Table;
 use crate::error::Error;
 use crate::generation::{OpenGeneration, PartitionKey};
 use crate::layout::{self, Epoch, GenerationNumber, Lane, Output};
+use crate::reading::LiveFile;
 use crate::schema::TableSchema;
 use crate::store::{LakeStore, effect_of};
 
@@ -209,6 +210,22 @@ impl DeltaLog {
         let actions = adds.into_iter().map(Action::Add).collect();
         let transactions = vec![Transaction::new(lane.to_string(), version)];
         self.write(base.version + 1, actions, operation, transactions, base.metadata.clone()).await
+    }
+
+    /// Commits that files are no longer in the table. Their objects stay where they are.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::create`].
+    pub async fn remove(&self, base: &TableState, files: &[LiveFile], now_millis: i64) -> Result<Commit, Error> {
+        let remove = |file: &LiveFile| Remove {
+            path: file.path.clone(),
+            data_change: true,
+            deletion_timestamp: Some(now_millis),
+            ..Remove::default()
+        };
+        let actions = files.iter().map(|file| Action::Remove(remove(file))).collect();
+        let operation = DeltaOperation::Delete { predicate: None };
+        self.write(base.version + 1, actions, operation, Vec::new(), base.metadata.clone()).await
     }
 
     async fn write(

@@ -2,12 +2,13 @@
 //!
 //! Guarantees: what an archive is made of is said once, in its description, and is the same for every writer; the
 //! shards it knows are never forgotten. It has one generation, and no pointer: nothing rebuilds it, nothing else can
-//! become live in its place, and only a retention of its own takes records out. Relies on the commit protocol,
+//! become live in its place, and only a [`retention`] of its own takes records out. Relies on the commit protocol,
 //! which it shares with every table. Described in `docs/formats/archive.md`.
 //!
 //! Absent on purpose: reading and writing the records. They are events of a stream, of which the lake knows nothing.
 
 mod name;
+pub mod retention;
 mod shards;
 
 use std::collections::BTreeMap;
