@@ -142,6 +142,27 @@ pub enum Error {
         #[source]
         source: heed::Error,
     },
+    /// The archive cannot be read.
+    #[error("cannot read the archive {url}")]
+    Archive {
+        /// The archive's URL.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An archive and a stream do not belong together.
+    #[error("{archive} is the archive of {archived}, not of {stream}, which is {actual}")]
+    NotOneStream {
+        /// The archive's URL.
+        archive: String,
+        /// The stream it was made from.
+        archived: String,
+        /// The stream's URL.
+        stream: String,
+        /// What tells it from every other.
+        actual: String,
+    },
     /// An earlier batch failed.
     #[error("the log takes no more batches after one that failed: they would stand before it")]
     Stopped,

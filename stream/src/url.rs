@@ -1,4 +1,4 @@
-//! Names of streams: `log:PATH`.
+//! Names of streams: `log:PATH`, and `archive:LAKE/STREAM` for one that is kept in a lake.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +11,13 @@ use crate::Error;
 pub enum StreamUrl {
     /// `log:PATH`: the embedded log in that folder.
     Log(PathBuf),
+    /// `archive:LAKE/STREAM`: the archive of that name in the lake in that folder.
+    Archive {
+        /// The lake's folder.
+        lake: PathBuf,
+        /// The archive's folder below the lake's `__archive`.
+        stream: String,
+    },
 }
 
 impl FromStr for StreamUrl {
@@ -22,7 +29,8 @@ impl FromStr for StreamUrl {
         match parts {
             Some(("log", "")) => Err(bad("it names no folder; write log:PATH")),
             Some(("log", path)) => Ok(Self::Log(path.into())),
-            Some(("kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs" | "archive", _)) => {
+            Some(("archive", path)) => archive(path).ok_or_else(|| bad("write archive:LAKE/STREAM")),
+            Some(("kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs", _)) => {
                 Err(bad("this version has the embedded log only; write log:PATH"))
             }
             _ => Err(bad("write log:PATH for the embedded log")),
@@ -30,10 +38,24 @@ impl FromStr for StreamUrl {
     }
 }
 
+/// Takes `LAKE/STREAM` apart; the last part is the stream.
+fn archive(path: &str) -> Option<StreamUrl> {
+    let (lake, stream) = path.rsplit_once('/')?;
+    let lake = lake.trim_end_matches('/');
+    if lake.is_empty() || stream.is_empty() {
+        return None;
+    }
+    // Two slashes in front would be taken for those after the scheme when it is written again.
+    let relative = lake.trim_start_matches('/');
+    let lake = if relative.len() < lake.len() { format!("/{relative}") } else { relative.to_owned() };
+    Some(StreamUrl::Archive { lake: lake.into(), stream: stream.to_owned() })
+}
+
 impl fmt::Display for StreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Log(path) => write!(f, "log:{}", path.display()),
+            Self::Archive { lake, stream } => write!(f, "archive:{}/{stream}", lake.display()),
         }
     }
 }
@@ -54,5 +76,24 @@ mod tests {
         check("log:", None);
         check("log://", None);
         check("kinesis://name", None);
+    }
+
+    #[test]
+    fn an_archive_is_named_by_its_lake_and_its_stream() {
+        let check = |url: &str, expect: Option<(&str, &str)>| {
+            let parsed = url.parse::<StreamUrl>().ok();
+            let expect = expect.map(|(lake, stream)| StreamUrl::Archive { lake: lake.into(), stream: stream.into() });
+            assert_eq!(parsed, expect, "{url}");
+            if let Some(parsed) = parsed {
+                assert_eq!(parsed.to_string().parse::<StreamUrl>().ok(), Some(parsed), "{url}");
+            }
+        };
+        check("archive:./data/lake/log__1", Some(("./data/lake", "log__1")));
+        check("archive:lake/log__1", Some(("lake", "log__1")));
+        check("archive:///data/lake/log__1", Some(("/data/lake", "log__1")));
+        check("archive:////lake//log__1", Some(("/lake", "log__1")));
+        for bad in ["archive:", "archive:lake", "archive:/lake", "archive:lake/", "archive://"] {
+            check(bad, None);
+        }
     }
 }
