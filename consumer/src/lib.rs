@@ -2,9 +2,11 @@
 //!
 //! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`window`] says which rows belong
 //! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
-//! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log.
+//! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log. [`archive`]
+//! keeps a stream's records as they are, and is read as that stream.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
+pub mod archive;
 pub mod dead_letter;
 pub mod decode;
 pub mod driver;

@@ -16,6 +16,10 @@ pub const DUPLICATES: &str = "headwater_consumer_duplicates_total";
 pub const END_TO_END_SECONDS: &str = "headwater_end_to_end_latency_seconds";
 /// How far the lane's slowest shard is behind the newest event.
 pub const MILLIS_BEHIND: &str = "headwater_stream_millis_behind_latest";
+/// Records written to an archive and committed.
+pub const ARCHIVED_RECORDS: &str = "headwater_archive_records_total";
+/// Payload bytes of those records.
+pub const ARCHIVED_BYTES: &str = "headwater_archive_bytes_total";
 
 /// Counts an epoch after its commit, so that the counters agree with the lake.
 pub(crate) fn count_epoch(ledger: &Ledger) {

@@ -1,0 +1,511 @@
+//! The archive as a stream: the same shards, positions and bytes as the stream it was made of.
+//!
+//! Guarantees: the contract of every source. A read looks at few cuts, then at the row groups that may hold the next
+//! record, and decodes one of them; what it keeps between two reads is bounded, however many epochs there are. Relies
+//! on the commit protocol (what is committed is there once, and segments join up) and on the archive's retention taking
+//! whole epochs from the front.
+//!
+//! An archive may be read while it is written: what was committed since the last look is found when it is needed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headwater_common::event::Event;
+use headwater_common::hash;
+use headwater_common::position::{Position, ShardId};
+use headwater_common::timestamp::Timestamp;
+use headwater_lake::Error as LakeError;
+use headwater_lake::archive::{self, ShardRecord, retention};
+use headwater_lake::commit::{Table, positions_after, read_cut};
+use headwater_lake::cut::{self, Cut, POSITIONS_EVERY};
+use headwater_lake::file::read_footer;
+use headwater_lake::generation::OpenGeneration;
+use headwater_lake::layout::{self, Epoch, Lane, Output};
+use headwater_lake::table::{Base, DeltaLog};
+use headwater_stream::{Error, Read, Shard, Source, StartAt, StreamIdentity};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::cache::Cache;
+use super::decode::{self, GroupRecords, Part};
+use super::file::{self, Footer};
+use super::find::{self, Search};
+
+/// Segments and files of the cuts that are kept.
+const CUTS_KEPT_PARTS: usize = 50_000;
+
+/// Bytes of the decoded row groups that are kept; the last one is kept whatever it has.
+const GROUPS_KEPT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Footers that are kept.
+const FOOTERS_KEPT: usize = 8;
+
+/// Bytes that one read asks for when a time is looked for.
+const SCAN_BYTES: usize = 1024 * 1024;
+
+/// A stream's archive, to be read as that stream.
+pub struct ArchiveSource {
+    archive: OpenGeneration,
+    url: String,
+    log: DeltaLog,
+    state: Mutex<State>,
+}
+
+type Positions = BTreeMap<Lane, BTreeMap<ShardId, Position>>;
+
+/// What is kept between two reads. All of it can be read again.
+struct State {
+    shards: BTreeMap<ShardId, Lane>,
+    lanes: BTreeMap<Lane, Arc<LaneEnd>>,
+    /// Where each lane's shards stood before the oldest records, at that version of the table.
+    begins: Option<(Option<u64>, Arc<Positions>)>,
+    /// The epoch in which each shard was read last.
+    hints: BTreeMap<ShardId, Epoch>,
+    cuts: Cache<(Lane, Epoch), Cut>,
+    footers: Cache<Path, Footer>,
+    groups: Cache<(Path, usize), GroupRecords>,
+}
+
+/// Where a lane of the archive ends.
+#[derive(Debug)]
+struct LaneEnd {
+    table: Table<Base>,
+    positions: Arc<BTreeMap<ShardId, Position>>,
+    /// When the newest record of its last epoch arrived.
+    newest_arrived_at: Option<Timestamp>,
+}
+
+/// What an epoch holds of a shard.
+enum Held {
+    /// The next records.
+    Events(Vec<Event>),
+    /// A file is gone: retention took the epoch.
+    Gone,
+}
+
+impl fmt::Debug for ArchiveSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArchiveSource").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl ArchiveSource {
+    /// Returns the archive as a source; nothing is read yet.
+    ///
+    /// # Errors
+    /// When its folder cannot be used.
+    pub fn new(archive: OpenGeneration) -> Result<Self, LakeError> {
+        assert!(archive.table.is_archive(), "V1: a table of rows is no archive");
+        let name = archive.table.as_str().rsplit('/').next().unwrap_or_default();
+        let url = format!("archive:{}{name}", archive.store.url().path());
+        let log = DeltaLog::new(&archive, Output::Events)?;
+        let state = State {
+            shards: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            begins: None,
+            hints: BTreeMap::new(),
+            cuts: Cache::new(CUTS_KEPT_PARTS),
+            footers: Cache::new(FOOTERS_KEPT),
+            groups: Cache::new(GROUPS_KEPT_BYTES),
+        };
+        Ok(Self { archive, url, log, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: LakeError) -> Error {
+        Error::Archive { url: self.url.clone(), source: Box::new(error) }
+    }
+
+    fn damaged(&self, key: Path, what: String) -> LakeError {
+        LakeError::Damaged { key, source: what.into() }
+    }
+
+    fn cut_key(&self, lane: Lane, epoch: Epoch) -> Path {
+        layout::cut(&self.archive.table, self.archive.description.number, lane, epoch)
+    }
+
+    /// Returns the lane that a shard is in.
+    async fn lane_of(&self, shard: &ShardId) -> Result<Lane, Error> {
+        let known = self.state().shards.get(shard).copied();
+        if let Some(lane) = known {
+            return Ok(lane);
+        }
+        let records = archive::shards(&self.archive).await.map_err(|error| self.failed(error))?;
+        let count = self.archive.description.lanes;
+        let place = |record: ShardRecord| {
+            let index = hash::slice_of(record.first_hash_key, count);
+            (record.id, Lane { index, count })
+        };
+        let shards: BTreeMap<_, _> = records.into_iter().map(place).collect();
+        let found = shards.get(shard).copied();
+        self.state().shards = shards;
+        found.ok_or_else(|| Error::NoSuchShard { url: self.url.clone(), shard: shard.clone() })
+    }
+
+    /// Returns where a lane ends; looks again when `fresh`.
+    async fn end_of(&self, lane: Lane, fresh: bool) -> Result<Arc<LaneEnd>, LakeError> {
+        let known = self.state().lanes.get(&lane).cloned();
+        let known = match known {
+            Some(known) if !fresh => return Ok(known),
+            known => known,
+        };
+        let table = self.log.reload(lane, known.as_deref().map(|end| &end.table)).await?;
+        let end = match known {
+            Some(known) if known.table.committed == table.committed => {
+                let (positions, newest_arrived_at) = (Arc::clone(&known.positions), known.newest_arrived_at);
+                LaneEnd { table, positions, newest_arrived_at }
+            }
+            known => {
+                let positions = Arc::new(self.positions_at(lane, table.committed, known.as_deref()).await?);
+                let newest_arrived_at = self.newest_arrival(lane, table.committed).await?;
+                LaneEnd { table, positions, newest_arrived_at }
+            }
+        };
+        let end = Arc::new(end);
+        self.state().lanes.insert(lane, Arc::clone(&end));
+        Ok(end)
+    }
+
+    /// Returns where each shard stands after an epoch, from where they stood at the last look if that is not long ago.
+    async fn positions_at(
+        &self,
+        lane: Lane,
+        epoch: Epoch,
+        known: Option<&LaneEnd>,
+    ) -> Result<BTreeMap<ShardId, Position>, LakeError> {
+        match known.map(|end| (end.table.committed, &end.positions)) {
+            Some((from, positions)) if from <= epoch && epoch.0 - from.0 <= POSITIONS_EVERY => {
+                let mut positions = BTreeMap::clone(positions);
+                for number in from.0 + 1..=epoch.0 {
+                    cut::advance(&mut positions, &self.cut(lane, Epoch(number)).await?.segments);
+                }
+                Ok(positions)
+            }
+            _ => positions_after(&self.archive, lane, epoch).await,
+        }
+    }
+
+    /// Returns when the newest record of an epoch arrived, as its files say; `None` when they are gone.
+    async fn newest_arrival(&self, lane: Lane, epoch: Epoch) -> Result<Option<Timestamp>, LakeError> {
+        if epoch == Epoch(0) {
+            return Ok(None);
+        }
+        let cut = self.cut(lane, epoch).await?;
+        let Some(last) = cut.output(Output::Events).files.last() else {
+            return Ok(None);
+        };
+        let footer = self.footer(&self.data_key(&last.key)).await?;
+        Ok(footer.and_then(|footer| file::newest_arrival(&footer.metadata)))
+    }
+
+    async fn cut(&self, lane: Lane, epoch: Epoch) -> Result<Arc<Cut>, LakeError> {
+        let kept = self.state().cuts.get(&(lane, epoch));
+        if let Some(cut) = kept {
+            return Ok(cut);
+        }
+        let found = read_cut(&self.archive, lane, epoch).await?;
+        let missing = || self.damaged(self.cut_key(lane, epoch), "it is missing".into());
+        let cut = Arc::new(found.ok_or_else(missing)?);
+        let parts = 1 + cut.segments.len() + cut.output(Output::Events).files.len();
+        self.state().cuts.put((lane, epoch), Arc::clone(&cut), parts);
+        Ok(cut)
+    }
+
+    /// Returns the committed epoch that holds the record after a position, which there is, and its cut.
+    async fn locate(
+        &self,
+        lane: Lane,
+        shard: &ShardId,
+        after: Position,
+        committed: Epoch,
+    ) -> Result<(Epoch, Arc<Cut>), LakeError> {
+        let hint = self.state().hints.get(shard).copied();
+        if let Some(hint) = hint.filter(|hint| *hint <= committed) {
+            let cut = self.cut(lane, hint).await?;
+            // Only what comes after the hint is looked through; before it anything may be.
+            if find::segment_of(&cut, shard).is_some_and(|segment| segment.from <= after) {
+                let rest = hint.0..=find::block_end(hint, committed);
+                if let Some(found) = self.scan(lane, shard, after, rest).await? {
+                    return Ok(found);
+                }
+            }
+        }
+        let mut search = Search::among(committed);
+        while let Some(epoch) = search.next() {
+            let cut = self.cut(lane, epoch).await?;
+            let none = || self.damaged(self.cut_key(lane, epoch), "it does not list all positions".into());
+            let positions = cut.positions.as_ref().ok_or_else(none)?;
+            search.tell(positions.get(shard).is_some_and(|position| *position > after));
+        }
+        let found = self.scan(lane, shard, after, search.block()).await?;
+        found.ok_or_else(|| {
+            let what = format!("no epoch up to it holds what comes after {after} of shard {shard}");
+            self.damaged(self.cut_key(lane, committed), what)
+        })
+    }
+
+    /// Looks through epochs for the first that goes beyond a position.
+    async fn scan(
+        &self,
+        lane: Lane,
+        shard: &ShardId,
+        after: Position,
+        epochs: RangeInclusive<u64>,
+    ) -> Result<Option<(Epoch, Arc<Cut>)>, LakeError> {
+        for epoch in epochs.map(Epoch) {
+            let cut = self.cut(lane, epoch).await?;
+            if find::segment_of(&cut, shard).is_some_and(|segment| segment.to > after) {
+                self.state().hints.insert(shard.clone(), epoch);
+                return Ok(Some((epoch, cut)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads what an epoch holds of a shard after a position: at most what one row group has of it.
+    async fn read_epoch(
+        &self,
+        cut: &Cut,
+        shard: &ShardId,
+        after: Position,
+        bytes_max: usize,
+    ) -> Result<Held, LakeError> {
+        let mut sequence = String::new();
+        after.sequence.write_padded(self.archive.description.sequence_digits, &mut sequence);
+        // A shard's files follow one another as its positions do.
+        for intent in &cut.output(Output::Events).files {
+            let key = self.data_key(&intent.key);
+            let Some(footer) = self.footer(&key).await? else {
+                return Ok(Held::Gone);
+            };
+            for group in file::groups_with(&footer.metadata, shard.as_str(), &sequence) {
+                let Some(records) = self.group(&key, &footer, group).await? else {
+                    return Ok(Held::Gone);
+                };
+                let events = take(records.get(shard).map(Vec::as_slice).unwrap_or_default(), after, bytes_max);
+                if !events.is_empty() {
+                    return Ok(Held::Events(events));
+                }
+            }
+        }
+        let what = format!("its files do not hold what comes after {after} of shard {shard}");
+        Err(self.damaged(self.cut_key(cut.lane, cut.epoch), what))
+    }
+
+    fn data_key(&self, path: &str) -> Path {
+        layout::data_object(&self.archive.table, Output::Events, self.archive.description.number, path)
+    }
+
+    /// Returns a file's footer; `None` when there is no such file.
+    async fn footer(&self, key: &Path) -> Result<Option<Arc<Footer>>, LakeError> {
+        let kept = self.state().footers.get(key);
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let Some(object) = self.archive.store.head(key).await? else {
+            return Ok(None);
+        };
+        let read = read_footer(&self.archive.store, key, object.size).await;
+        let metadata = match read {
+            Err(LakeError::Store { source: object_store::Error::NotFound { .. }, .. }) => return Ok(None),
+            read => Arc::new(read?),
+        };
+        let footer = Arc::new(Footer { size: object.size, metadata });
+        self.state().footers.put(key.clone(), Arc::clone(&footer), 1);
+        Ok(Some(footer))
+    }
+
+    /// Returns the records of a row group; `None` when there is no such file.
+    async fn group(&self, key: &Path, footer: &Footer, group: usize) -> Result<Option<Arc<GroupRecords>>, LakeError> {
+        let place = (key.clone(), group);
+        let kept = self.state().groups.get(&place);
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let range = file::byte_range(footer.metadata.row_group(group));
+        let bytes = match self.archive.store.objects().get_range(key, range.clone()).await {
+            Ok(bytes) => bytes,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(LakeError::Store { action: "read", key: key.clone(), source }),
+        };
+        let (part, metadata) = (Part::new(range.start, bytes, footer.size), Arc::clone(&footer.metadata));
+        let decoding = tokio::task::spawn_blocking(move || decode::decode(&metadata, group, part));
+        let decoded = decoding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let records = decoded.map_err(|source| LakeError::Damaged { key: key.clone(), source: Box::new(source) })?;
+        let events = records.values().flatten();
+        let bytes_of = |event: &Event| event.payload.len() + event.partition_key.len() + size_of::<Event>();
+        let weight: usize = events.map(bytes_of).sum();
+        let records = Arc::new(records);
+        self.state().groups.put(place, Arc::clone(&records), weight);
+        Ok(Some(records))
+    }
+
+    /// Returns where a shard stood before the oldest record that the archive still has of it.
+    async fn beginning(&self, lane: Lane, shard: &ShardId) -> Result<Position, LakeError> {
+        let end = self.end_of(lane, true).await?;
+        let version = end.table.snapshot.as_ref().map(|base| base.version);
+        let kept = self.state().begins.clone();
+        let begins = match kept {
+            Some((of, begins)) if of == version => begins,
+            _ => {
+                let mut begins = Positions::new();
+                for (lane, first) in retention::first_epochs(&self.archive).await? {
+                    let before = Epoch(first.0.saturating_sub(1));
+                    begins.insert(lane, positions_after(&self.archive, lane, before).await?);
+                }
+                let begins = Arc::new(begins);
+                self.state().begins = Some((version, Arc::clone(&begins)));
+                begins
+            }
+        };
+        Ok(begins.get(&lane).and_then(|positions| positions.get(shard)).copied().unwrap_or(Position::START))
+    }
+
+    async fn position_before(&self, lane: Lane, shard: &ShardId, epoch: Epoch) -> Result<Position, LakeError> {
+        let positions = positions_after(&self.archive, lane, Epoch(epoch.0.saturating_sub(1))).await?;
+        Ok(positions.get(shard).copied().unwrap_or(Position::START))
+    }
+
+    /// Says why the record after a position is not there.
+    async fn why_gone(&self, lane: Lane, shard: &ShardId, after: Position) -> Error {
+        match self.beginning(lane, shard).await {
+            Ok(begins) if after < begins => self.expired(shard, after, begins),
+            Ok(_) => {
+                let key = Path::from(self.archive.table.as_str());
+                let what = format!("a file with what comes after {after} of shard {shard} is gone");
+                self.failed(self.damaged(key, what))
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn expired(&self, shard: &ShardId, after: Position, begins: Position) -> Error {
+        // Where numbers have no gap the oldest record is the next one.
+        let next = begins.sequence.as_u64().filter(|_| self.archive.description.gap_free);
+        let oldest = next.map_or(begins, |number| Position::of_record((number + 1).into()));
+        Error::Expired { shard: shard.clone(), after, oldest }
+    }
+
+    /// Returns the position before the first record of a shard that arrived at a time or later.
+    async fn resolve_time(&self, lane: Lane, shard: &ShardId, time: Timestamp) -> Result<Position, Error> {
+        let mut first: Option<Epoch> = None;
+        let see = |of: Lane, epoch: Epoch, file| {
+            // A file whose age is not known may have such a record.
+            let may_have = retention::newest_arrival(&file).is_none_or(|newest| newest >= time);
+            if of == lane && may_have {
+                first = Some(first.map_or(epoch, |known| known.min(epoch)));
+            }
+        };
+        retention::for_each_file(&self.archive, see).await.map_err(|error| self.failed(error))?;
+        let Some(first) = first else {
+            return self.resolve(shard, StartAt::Latest).await;
+        };
+        let before = self.position_before(lane, shard, first).await;
+        let mut after = before.map_err(|error| self.failed(error))?;
+        loop {
+            let events = self.read(shard, after, SCAN_BYTES).await?.events;
+            if events.is_empty() {
+                return Ok(after);
+            }
+            for event in &events {
+                if event.arrived_at >= time {
+                    return Ok(after);
+                }
+                after = event.position;
+            }
+        }
+    }
+}
+
+/// Takes the events after a position, at most so many bytes of payload but at least one.
+fn take(events: &[Event], after: Position, bytes_max: usize) -> Vec<Event> {
+    let first = events.partition_point(|event| event.position <= after);
+    let mut bytes = 0;
+    let mut taken = Vec::new();
+    for event in &events[first..] {
+        bytes += event.payload.len();
+        if bytes > bytes_max && !taken.is_empty() {
+            break;
+        }
+        taken.push(event.clone());
+    }
+    taken
+}
+
+#[async_trait]
+impl Source for ArchiveSource {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn identity(&self) -> StreamIdentity {
+        StreamIdentity(self.archive.description.stream.clone())
+    }
+
+    fn sequence_digits(&self) -> usize {
+        self.archive.description.sequence_digits
+    }
+
+    fn is_gap_free(&self) -> bool {
+        self.archive.description.gap_free
+    }
+
+    async fn shards(&self) -> Result<Vec<Shard>, Error> {
+        let records = archive::shards(&self.archive).await.map_err(|error| self.failed(error))?;
+        let shard = |record: ShardRecord| {
+            let ShardRecord { id, first_hash_key, parents } = record;
+            Shard { id, first_hash_key, parents }
+        };
+        Ok(records.into_iter().map(shard).collect())
+    }
+
+    async fn resolve(&self, shard: &ShardId, at: StartAt) -> Result<Position, Error> {
+        let lane = self.lane_of(shard).await?;
+        match at {
+            StartAt::TrimHorizon => self.beginning(lane, shard).await.map_err(|error| self.failed(error)),
+            StartAt::Latest => {
+                let end = self.end_of(lane, true).await.map_err(|error| self.failed(error))?;
+                Ok(end.positions.get(shard).copied().unwrap_or(Position::START))
+            }
+            StartAt::At(time) => self.resolve_time(lane, shard, time).await,
+        }
+    }
+
+    async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
+        let lane = self.lane_of(shard).await?;
+        let newest = |end: &LaneEnd| end.positions.get(shard).copied().unwrap_or(Position::START);
+        let mut end = self.end_of(lane, false).await.map_err(|error| self.failed(error))?;
+        if after >= newest(&end) {
+            end = self.end_of(lane, true).await.map_err(|error| self.failed(error))?;
+        }
+        let newest = newest(&end);
+        if after > newest {
+            return Err(Error::Ahead { shard: shard.clone(), after, newest });
+        }
+        if after == newest {
+            return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false });
+        }
+        let located = self.locate(lane, shard, after, end.table.committed).await;
+        let (_, cut) = located.map_err(|error| self.failed(error))?;
+        if let Some(segment) = find::segment_of(&cut, shard)
+            && after < segment.from
+        {
+            // Segments join up, so only what came before the first of them is missing.
+            return Err(self.expired(shard, after, segment.from));
+        }
+        let held = self.read_epoch(&cut, shard, after, bytes_max).await.map_err(|error| self.failed(error))?;
+        let Held::Events(events) = held else {
+            return Err(self.why_gone(lane, shard, after).await);
+        };
+        let last = events.last().filter(|last| last.position < newest).map(|last| last.arrived_at);
+        let behind_latest = end.newest_arrived_at.zip(last).map_or(Duration::ZERO, |(newest, last)| newest.since(last));
+        Ok(Read { events, behind_latest, ended: false })
+    }
+}
