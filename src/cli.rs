@@ -152,7 +152,7 @@ pub struct Produce {
 /// Options of `consume`.
 #[derive(Debug, Args)]
 pub struct Consume {
-    /// The stream: log:PATH
+    /// The stream: log:PATH, or archive:LAKE/STREAM
     #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
     pub from: StreamUrl,
     /// The lake's folder
@@ -161,6 +161,12 @@ pub struct Consume {
     /// The table
     #[arg(long, default_value = "events")]
     pub table: TableName,
+    /// Keeps the stream's records in the lake as well, as they are: archive:LAKE/STREAM reads them again
+    #[arg(long)]
+    pub archive: bool,
+    /// Keeps the stream's records and writes no table
+    #[arg(long)]
+    pub archive_only: bool,
     /// The field with the event time; without one the arrival counts
     #[arg(long, value_name = "FIELD")]
     pub time_field: Option<String>,

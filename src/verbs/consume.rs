@@ -10,49 +10,67 @@ use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::quantity::Bytes;
 use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
+use headwater_consumer::archive::Archiver;
 use headwater_consumer::decode::{self, DecodeRules};
 use headwater_consumer::driver::{Consumer, Progress, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
 use headwater_lake::generation::{self, Generation, StreamFacts};
 use headwater_lake::store::LakeStore;
-use headwater_stream::embedded::{Log, Options as LogOptions};
-use headwater_stream::url::StreamUrl;
 use headwater_stream::{Source, StartAt};
 
+use super::{archive, source};
 use crate::cli::{Consume, MissingTime};
 use crate::progress::{self, Reading};
 use crate::{signals, telemetry};
 
-/// Turns the events of a stream into a table of the lake.
+/// Turns the events of a stream into a table of the lake, and keeps its records when that is asked for.
 pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
+    let (archives, consumes) = archive::wanted(&options)?;
     let shutdown = signals::shutdown()?;
     let progress = Arc::new(Progress::default());
     let metrics = telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
-    let consumer = open(&options, Arc::clone(&progress)).await?;
+    let archiver = if archives { Some(open_archive(&options, consumes, &progress).await?) } else { None };
+    let consumer = if consumes { Some(open(&options, Arc::clone(&progress)).await?) } else { None };
 
     let watched = Arc::clone(&progress);
-    let bounded = options.until_caught_up;
-    let shown = progress::show("events read", move || {
+    let bounded = options.until_caught_up && consumes;
+    let shown = progress::show(if consumes { "events read" } else { "records read" }, move || {
         let total = bounded.then(|| watched.events_to_read.load(Ordering::Relaxed));
         Reading { done: watched.events_read.load(Ordering::Relaxed), total }
     });
     let began = SystemClock.now();
-    let result = consumer.run(shutdown).await;
+    let archived = archiver.as_ref().map(|archiver| (archive::url(&options, archiver), Arc::clone(&archiver.progress)));
+    let result = match (consumer, archiver) {
+        (Some(consumer), Some(archiver)) => archive::run_both(consumer, archiver, shutdown).await,
+        (Some(consumer), None) => consumer.run(shutdown).await,
+        (None, Some(archiver)) => archiver.run(shutdown).await,
+        (None, None) => Ok(()),
+    };
     drop(shown);
     if let Some(server) = metrics {
         server.stop().await?;
     }
     result?;
-    report(&options, &progress, SystemClock.now().since(began).as_secs_f64());
+    if consumes {
+        report(&options, &progress, SystemClock.now().since(began).as_secs_f64());
+    }
+    if let Some((url, progress)) = archived {
+        archive::report(&url, &progress);
+    }
     Ok(())
+}
+
+/// Opens the archive. Beside a table it has half of the memory, and its progress is not the one that is shown.
+async fn open_archive(options: &Consume, consumes: bool, progress: &Arc<Progress>) -> anyhow::Result<Archiver> {
+    let source = source::open(&options.from, options.log_map_size).await?;
+    let progress = if consumes { Arc::new(Progress::default()) } else { Arc::clone(progress) };
+    archive::open(options, source, limits(options), progress).await
 }
 
 /// Opens the stream and the table, and refuses what does not belong together.
 pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
-    let StreamUrl::Log(path) = &options.from;
-    let log = Log::open(path, LogOptions { map_bytes: options.log_map_size.as_usize() })?;
-    let source: Arc<dyn Source> = Arc::new(log);
+    let source = source::open(&options.from, options.log_map_size).await?;
     let store = LakeStore::on_disk(&options.lake)?;
     let pipeline = pipeline(options);
     let wanted = Generation::first(
@@ -112,13 +130,15 @@ fn pipeline(options: &Consume) -> Pipeline {
     }
 }
 
+/// Where the table and the archive are written at once, each has half of the memory.
 fn limits(options: &Consume) -> Limits {
+    let parts = if options.archive && !options.archive_only { 2 } else { 1 };
     Limits {
         file_bytes: options.flush_bytes,
         rows: options.flush_rows,
         age: options.flush_age,
         idle: options.flush_idle,
-        memory: options.memory,
+        memory: Bytes(options.memory.0 / parts),
         window_close: options.flush_on_window_close,
     }
 }

@@ -1,11 +1,13 @@
 //! The verbs, one file each.
 
+mod archive;
 pub(crate) mod completions;
 mod consume;
 mod demo;
 mod produce;
 #[cfg(feature = "sql")]
 mod query;
+mod source;
 mod status;
 mod verify;
 

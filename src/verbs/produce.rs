@@ -25,7 +25,9 @@ use crate::{signals, telemetry};
 pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let metrics = telemetry::serve_metrics(options.metrics_listen, Arc::new(|| true)).await?;
-    let StreamUrl::Log(path) = &options.to;
+    let StreamUrl::Log(path) = &options.to else {
+        return Err(BadSetting::Other("an archive is written by `headwater consume --archive` only".into()).into());
+    };
     let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
     let log = Log::open_or_create(path, log_options, options.shards)?;
     let policy = options.sync_every.map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);

@@ -18,11 +18,14 @@ use headwater_stream::url::StreamUrl;
 use serde_json::{Value, json};
 
 use crate::cli::{ReportFormat, Status};
+use crate::config::BadSetting;
 use crate::fullness;
 
 /// Shows streams and tables.
 pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
-    let StreamUrl::Log(path) = &options.from;
+    let StreamUrl::Log(path) = &options.from else {
+        return Err(BadSetting::Other("status shows the shards of a log; write --from log:PATH".into()).into());
+    };
     let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
     let log = if path.join("data.mdb").is_file() { Some(Log::open(path, log_options)?) } else { None };
     let mut tables = Vec::new();
