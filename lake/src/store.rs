@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::durable::{self, DurableDisk};
 use crate::error::Error;
-use crate::layout::{self, GenerationNumber, Output, TableName};
+use crate::layout::{self, GenerationNumber, TableName};
 
 /// A lake's place.
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ impl LakeStore {
         let Some(disk) = &self.disk else {
             return Ok(());
         };
-        for output in Output::ALL {
+        for output in table.outputs().iter().copied() {
             self.ensure_folder(&layout::generation(table, output, generation))?;
             let link = disk.join(output.folder(table)).join("current");
             durable::swap_link(&link, &generation.to_string())

@@ -1,11 +1,16 @@
 //! Every stream adapter passes the same suite.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use harness::archive::{Archived, Forgetting};
 use harness::contract::{START, Stream, suite};
 use headwater_common::clock::Clock;
+use headwater_stream::Source;
 use headwater_stream::embedded::{Log, LogSink, Options, Retention, SyncPolicy};
+use headwater_stream::joined::Joined;
 use headwater_stream::memory::MemoryLog;
 
 #[tokio::test]
@@ -16,7 +21,10 @@ async fn memory_log() {
         Stream {
             source: Arc::new(log.clone()),
             sink: Arc::new(log),
-            forget_old: Box::new(move || trimmed.trim(0, 3)),
+            forget_old: Box::new(move || {
+                trimmed.trim(0, 3);
+                ready(()).boxed()
+            }),
             keep: Box::new(()),
         }
     })
@@ -34,6 +42,7 @@ async fn embedded(shards: u32, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Str
         forget_old: Box::new(move || {
             let deleted = trimmed.apply_retention(&retention, START.plus(Duration::from_secs(45))).unwrap();
             assert_eq!(deleted, 3);
+            ready(()).boxed()
         }),
         keep: Box::new(folder),
     }
@@ -47,4 +56,48 @@ async fn embedded_log() {
 #[tokio::test]
 async fn embedded_log_with_group_commit() {
     suite(|shards, clock| embedded(shards, clock, SyncPolicy::Every(Duration::from_millis(2)))).await;
+}
+
+/// A stream whose every batch is archived; `joined` reads it together with what the log still has.
+async fn archived(shards: u32, clock: Arc<dyn Clock>, joined: Option<Forgetting>) -> Stream {
+    let log = MemoryLog::new("test", shards, Arc::clone(&clock));
+    let forgetting = joined.unwrap_or(Forgetting::Nothing);
+    let archived = Arc::new(Archived::new(log.clone(), clock, forgetting).await);
+    let archive: Arc<dyn Source> = Arc::new(archived.source().await);
+    let source: Arc<dyn Source> = match joined {
+        Some(_) => Arc::new(Joined::new(archive, Arc::new(log.clone())).await.unwrap()),
+        None => archive,
+    };
+    let forgetful = Arc::clone(&archived);
+    Stream {
+        source,
+        sink: archived,
+        forget_old: Box::new(move || {
+            let (archived, log) = (Arc::clone(&forgetful), log.clone());
+            async move {
+                let report = archived.retain(Duration::from_secs(15), START.plus(Duration::from_secs(45))).await;
+                assert_eq!((report.epochs, report.records, report.objects), (3, 3, 3));
+                if forgetting == Forgetting::Nothing {
+                    log.trim(0, 3);
+                }
+            }
+            .boxed()
+        }),
+        keep: Box::new(()),
+    }
+}
+
+#[tokio::test]
+async fn archive() {
+    suite(|shards, clock| archived(shards, clock, None)).await;
+}
+
+#[tokio::test]
+async fn archive_then_a_log_that_keeps_all() {
+    suite(|shards, clock| archived(shards, clock, Some(Forgetting::Nothing))).await;
+}
+
+#[tokio::test]
+async fn archive_then_a_log_that_forgets_at_once() {
+    suite(|shards, clock| archived(shards, clock, Some(Forgetting::Everything))).await;
 }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
+mod archive;
 mod command_line;
 mod contract;
 mod crash;
 mod failure_modes;
 mod faulty_store;
 mod golden;
+mod joined;
 mod main_job;
 mod memory;
 mod metrics;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use headwater_common::clock::{Clock, ManualClock};
 use headwater_common::position::{Position, ShardId};
 use headwater_common::timestamp::Timestamp;
@@ -17,8 +18,8 @@ pub struct Stream {
     pub source: Arc<dyn Source>,
     /// The writing side.
     pub sink: Arc<dyn Sink>,
-    /// Removes all but the newest events of the only shard.
-    pub forget_old: Box<dyn Fn() + Send + Sync>,
+    /// Removes the three oldest of the five events of the only shard.
+    pub forget_old: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
     /// Whatever must live as long as the stream.
     pub keep: Box<dyn Send + Sync>,
 }
@@ -137,7 +138,7 @@ async fn never_jumps_silently((stream, clock): Fresh) {
         stream.sink.put(vec![put("k", &n.to_string())]).await.unwrap();
         clock.advance(Duration::from_secs(10));
     }
-    (stream.forget_old)();
+    (stream.forget_old)().await;
     let shard = source.shards().await.unwrap()[0].id.clone();
     let error = source.read(&shard, Position::START, 100).await.unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");

@@ -1,7 +1,8 @@
-//! What the tests share: the simulated world, the contract suite of streams, and the command as a process.
+//! What the tests share: the simulated world, the contract suite of streams, a stream that is archived, and the command as a process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
+pub mod archive;
 pub mod contract;
 pub mod faulty_store;
 pub mod process;

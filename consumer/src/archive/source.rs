@@ -99,7 +99,7 @@ impl ArchiveSource {
     /// # Errors
     /// When its folder cannot be used.
     pub fn new(archive: OpenGeneration) -> Result<Self, LakeError> {
-        assert!(archive.table.is_archive(), "V1: a table of rows is no archive");
+        assert!(archive.table.is_archive(), "V1: only an archive is read as a stream");
         let name = archive.table.as_str().rsplit('/').next().unwrap_or_default();
         let url = format!("archive:{}{name}", archive.store.url().path());
         let log = DeltaLog::new(&archive, Output::Events)?;

@@ -114,6 +114,7 @@ pub async fn open_or_create(store: &LakeStore, lanes: u32, stream: StreamFacts) 
         let difference = found.difference(&wanted.pipeline);
         return Err(Error::OtherPipeline { table, difference });
     }
+    store.link_current(&table, found.number)?;
     Ok(open)
 }
 

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_version_1() {
-        let golden = r#"{"version":1,"shards":[{"id":"0","first_hash_key":"80000000000000000000000000000000","parents":["p"]}]}"#;
+        let golden = include_str!("../../golden/archive-shards-v1.json").trim_end();
         let list = List { version: VERSION, shards: vec![shard("0")] };
         assert_eq!(serde_json::to_string(&list).unwrap(), golden);
         assert_eq!(serde_json::from_str::<List>(golden).unwrap().shards, list.shards);
