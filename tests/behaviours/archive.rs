@@ -92,7 +92,7 @@ async fn v2_every_record_is_archived_once_under_kill_9() {
             // The first epochs are let through, so that each round is killed somewhere else.
             let mut left = round;
             while let Some(line) = archiver.line() {
-                if line.contains(step) {
+                if line.contains(*step) {
                     if left == 0 {
                         archiver.kill();
                         kills += 1;

@@ -126,14 +126,11 @@ async fn check(world: &World, joined: &Joined, shard: &ShardId, look: Look) {
     let positions =
         if look == Look::Everywhere { 0..=logged.end } else { archived.start.min(logged.start)..=logged.end };
     for after in positions.step_by(if look == Look::Everywhere { 1 } else { 5 }) {
-        let reached = if after >= logged.start {
-            logged.end
-        } else if archived.contains(&after) && archived.end >= logged.start {
-            logged.end
-        } else if archived.contains(&after) {
-            archived.end
-        } else {
-            after
+        let in_archive = archived.contains(&after);
+        let reached = match after >= logged.start || (in_archive && archived.end >= logged.start) {
+            true => logged.end,
+            false if in_archive => archived.end,
+            false => after,
         };
         let (events, error) = read_on(joined, shard, Position::of_record(after.into())).await;
         let index = |number: u64| usize::try_from(number).unwrap();

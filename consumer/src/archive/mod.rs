@@ -7,8 +7,9 @@
 //! ```
 //!
 //! [`writer`] runs the lanes, `records` gathers an epoch and `encode` writes its files; [`source`] is the adapter that
-//! passes the contract of every stream: `find` says which cut holds a position, `file` which part of a file, `decode`
-//! makes records of it. The format is in `docs/formats/archive.md`. Absent on purpose: decoding what is in a record.
+//! passes the contract of every stream: `find` says which cut holds a position, `file` which part of a file, `shelf`
+//! fetches them, `decode` makes records. The format is in `docs/formats/archive.md`. Absent on purpose: decoding what is
+//! in a record.
 
 mod cache;
 mod decode;
@@ -16,6 +17,7 @@ mod encode;
 mod file;
 mod find;
 mod records;
+mod shelf;
 pub mod source;
 pub mod writer;
 

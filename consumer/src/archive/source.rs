@@ -20,36 +20,25 @@ use headwater_common::position::{Position, ShardId};
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::Error as LakeError;
 use headwater_lake::archive::{self, ShardRecord, retention};
-use headwater_lake::commit::{Table, positions_after, read_cut};
+use headwater_lake::commit::{Table, positions_after};
 use headwater_lake::cut::{self, Cut, POSITIONS_EVERY};
-use headwater_lake::file::read_footer;
 use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::{self, Epoch, Lane, Output};
+use headwater_lake::layout::{Epoch, Lane, Output};
+use headwater_lake::reading::LiveFile;
 use headwater_lake::table::{Base, DeltaLog};
 use headwater_stream::{Error, Read, Shard, Source, StartAt, StreamIdentity};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
-use super::cache::Cache;
-use super::decode::{self, GroupRecords, Part};
-use super::file::{self, Footer};
+use super::file;
 use super::find::{self, Search};
-
-/// Segments and files of the cuts that are kept.
-const CUTS_KEPT_PARTS: usize = 50_000;
-
-/// Bytes of the decoded row groups that are kept; the last one is kept whatever it has.
-const GROUPS_KEPT_BYTES: usize = 16 * 1024 * 1024;
-
-/// Footers that are kept.
-const FOOTERS_KEPT: usize = 8;
+use super::shelf::{Shelf, damaged};
 
 /// Bytes that one read asks for when a time is looked for.
 const SCAN_BYTES: usize = 1024 * 1024;
 
 /// A stream's archive, to be read as that stream.
 pub struct ArchiveSource {
-    archive: OpenGeneration,
+    shelf: Shelf,
     url: String,
     log: DeltaLog,
     state: Mutex<State>,
@@ -65,9 +54,6 @@ struct State {
     begins: Option<(Option<u64>, Arc<Positions>)>,
     /// The epoch in which each shard was read last.
     hints: BTreeMap<ShardId, Epoch>,
-    cuts: Cache<(Lane, Epoch), Cut>,
-    footers: Cache<Path, Footer>,
-    groups: Cache<(Path, usize), GroupRecords>,
 }
 
 /// Where a lane of the archive ends.
@@ -103,16 +89,8 @@ impl ArchiveSource {
         let name = archive.table.as_str().rsplit('/').next().unwrap_or_default();
         let url = format!("archive:{}{name}", archive.store.url().path());
         let log = DeltaLog::new(&archive, Output::Events)?;
-        let state = State {
-            shards: BTreeMap::new(),
-            lanes: BTreeMap::new(),
-            begins: None,
-            hints: BTreeMap::new(),
-            cuts: Cache::new(CUTS_KEPT_PARTS),
-            footers: Cache::new(FOOTERS_KEPT),
-            groups: Cache::new(GROUPS_KEPT_BYTES),
-        };
-        Ok(Self { archive, url, log, state: Mutex::new(state) })
+        let state = State { shards: BTreeMap::new(), lanes: BTreeMap::new(), begins: None, hints: BTreeMap::new() };
+        Ok(Self { shelf: Shelf::new(archive), url, log, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,22 +101,14 @@ impl ArchiveSource {
         Error::Archive { url: self.url.clone(), source: Box::new(error) }
     }
 
-    fn damaged(&self, key: Path, what: String) -> LakeError {
-        LakeError::Damaged { key, source: what.into() }
-    }
-
-    fn cut_key(&self, lane: Lane, epoch: Epoch) -> Path {
-        layout::cut(&self.archive.table, self.archive.description.number, lane, epoch)
-    }
-
     /// Returns the lane that a shard is in.
     async fn lane_of(&self, shard: &ShardId) -> Result<Lane, Error> {
         let known = self.state().shards.get(shard).copied();
         if let Some(lane) = known {
             return Ok(lane);
         }
-        let records = archive::shards(&self.archive).await.map_err(|error| self.failed(error))?;
-        let count = self.archive.description.lanes;
+        let records = archive::shards(&self.shelf.archive).await.map_err(|error| self.failed(error))?;
+        let count = self.shelf.archive.description.lanes;
         let place = |record: ShardRecord| {
             let index = hash::slice_of(record.first_hash_key, count);
             (record.id, Lane { index, count })
@@ -184,11 +154,11 @@ impl ArchiveSource {
             Some((from, positions)) if from <= epoch && epoch.0 - from.0 <= POSITIONS_EVERY => {
                 let mut positions = BTreeMap::clone(positions);
                 for number in from.0 + 1..=epoch.0 {
-                    cut::advance(&mut positions, &self.cut(lane, Epoch(number)).await?.segments);
+                    cut::advance(&mut positions, &self.shelf.cut(lane, Epoch(number)).await?.segments);
                 }
                 Ok(positions)
             }
-            _ => positions_after(&self.archive, lane, epoch).await,
+            _ => positions_after(&self.shelf.archive, lane, epoch).await,
         }
     }
 
@@ -197,38 +167,25 @@ impl ArchiveSource {
         if epoch == Epoch(0) {
             return Ok(None);
         }
-        let cut = self.cut(lane, epoch).await?;
+        let cut = self.shelf.cut(lane, epoch).await?;
         let Some(last) = cut.output(Output::Events).files.last() else {
             return Ok(None);
         };
-        let footer = self.footer(&self.data_key(&last.key)).await?;
+        let footer = self.shelf.footer(&self.shelf.data_key(&last.key)).await?;
         Ok(footer.and_then(|footer| file::newest_arrival(&footer.metadata)))
     }
 
-    async fn cut(&self, lane: Lane, epoch: Epoch) -> Result<Arc<Cut>, LakeError> {
-        let kept = self.state().cuts.get(&(lane, epoch));
-        if let Some(cut) = kept {
-            return Ok(cut);
-        }
-        let found = read_cut(&self.archive, lane, epoch).await?;
-        let missing = || self.damaged(self.cut_key(lane, epoch), "it is missing".into());
-        let cut = Arc::new(found.ok_or_else(missing)?);
-        let parts = 1 + cut.segments.len() + cut.output(Output::Events).files.len();
-        self.state().cuts.put((lane, epoch), Arc::clone(&cut), parts);
-        Ok(cut)
-    }
-
-    /// Returns the committed epoch that holds the record after a position, which there is, and its cut.
+    /// Returns the cut of the committed epoch that holds the record after a position. There is one.
     async fn locate(
         &self,
         lane: Lane,
         shard: &ShardId,
         after: Position,
         committed: Epoch,
-    ) -> Result<(Epoch, Arc<Cut>), LakeError> {
+    ) -> Result<Arc<Cut>, LakeError> {
         let hint = self.state().hints.get(shard).copied();
         if let Some(hint) = hint.filter(|hint| *hint <= committed) {
-            let cut = self.cut(lane, hint).await?;
+            let cut = self.shelf.cut(lane, hint).await?;
             // Only what comes after the hint is looked through; before it anything may be.
             if find::segment_of(&cut, shard).is_some_and(|segment| segment.from <= after) {
                 let rest = hint.0..=find::block_end(hint, committed);
@@ -239,15 +196,15 @@ impl ArchiveSource {
         }
         let mut search = Search::among(committed);
         while let Some(epoch) = search.next() {
-            let cut = self.cut(lane, epoch).await?;
-            let none = || self.damaged(self.cut_key(lane, epoch), "it does not list all positions".into());
+            let cut = self.shelf.cut(lane, epoch).await?;
+            let none = || damaged(self.shelf.cut_key(lane, epoch), "it does not list all positions".into());
             let positions = cut.positions.as_ref().ok_or_else(none)?;
             search.tell(positions.get(shard).is_some_and(|position| *position > after));
         }
         let found = self.scan(lane, shard, after, search.block()).await?;
         found.ok_or_else(|| {
             let what = format!("no epoch up to it holds what comes after {after} of shard {shard}");
-            self.damaged(self.cut_key(lane, committed), what)
+            damaged(self.shelf.cut_key(lane, committed), what)
         })
     }
 
@@ -258,12 +215,12 @@ impl ArchiveSource {
         shard: &ShardId,
         after: Position,
         epochs: RangeInclusive<u64>,
-    ) -> Result<Option<(Epoch, Arc<Cut>)>, LakeError> {
+    ) -> Result<Option<Arc<Cut>>, LakeError> {
         for epoch in epochs.map(Epoch) {
-            let cut = self.cut(lane, epoch).await?;
+            let cut = self.shelf.cut(lane, epoch).await?;
             if find::segment_of(&cut, shard).is_some_and(|segment| segment.to > after) {
                 self.state().hints.insert(shard.clone(), epoch);
-                return Ok(Some((epoch, cut)));
+                return Ok(Some(cut));
             }
         }
         Ok(None)
@@ -278,15 +235,15 @@ impl ArchiveSource {
         bytes_max: usize,
     ) -> Result<Held, LakeError> {
         let mut sequence = String::new();
-        after.sequence.write_padded(self.archive.description.sequence_digits, &mut sequence);
+        after.sequence.write_padded(self.shelf.archive.description.sequence_digits, &mut sequence);
         // A shard's files follow one another as its positions do.
         for intent in &cut.output(Output::Events).files {
-            let key = self.data_key(&intent.key);
-            let Some(footer) = self.footer(&key).await? else {
+            let key = self.shelf.data_key(&intent.key);
+            let Some(footer) = self.shelf.footer(&key).await? else {
                 return Ok(Held::Gone);
             };
             for group in file::groups_with(&footer.metadata, shard.as_str(), &sequence) {
-                let Some(records) = self.group(&key, &footer, group).await? else {
+                let Some(records) = self.shelf.group(&key, &footer, group).await? else {
                     return Ok(Held::Gone);
                 };
                 let events = take(records.get(shard).map(Vec::as_slice).unwrap_or_default(), after, bytes_max);
@@ -296,55 +253,7 @@ impl ArchiveSource {
             }
         }
         let what = format!("its files do not hold what comes after {after} of shard {shard}");
-        Err(self.damaged(self.cut_key(cut.lane, cut.epoch), what))
-    }
-
-    fn data_key(&self, path: &str) -> Path {
-        layout::data_object(&self.archive.table, Output::Events, self.archive.description.number, path)
-    }
-
-    /// Returns a file's footer; `None` when there is no such file.
-    async fn footer(&self, key: &Path) -> Result<Option<Arc<Footer>>, LakeError> {
-        let kept = self.state().footers.get(key);
-        if kept.is_some() {
-            return Ok(kept);
-        }
-        let Some(object) = self.archive.store.head(key).await? else {
-            return Ok(None);
-        };
-        let read = read_footer(&self.archive.store, key, object.size).await;
-        let metadata = match read {
-            Err(LakeError::Store { source: object_store::Error::NotFound { .. }, .. }) => return Ok(None),
-            read => Arc::new(read?),
-        };
-        let footer = Arc::new(Footer { size: object.size, metadata });
-        self.state().footers.put(key.clone(), Arc::clone(&footer), 1);
-        Ok(Some(footer))
-    }
-
-    /// Returns the records of a row group; `None` when there is no such file.
-    async fn group(&self, key: &Path, footer: &Footer, group: usize) -> Result<Option<Arc<GroupRecords>>, LakeError> {
-        let place = (key.clone(), group);
-        let kept = self.state().groups.get(&place);
-        if kept.is_some() {
-            return Ok(kept);
-        }
-        let range = file::byte_range(footer.metadata.row_group(group));
-        let bytes = match self.archive.store.objects().get_range(key, range.clone()).await {
-            Ok(bytes) => bytes,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(source) => return Err(LakeError::Store { action: "read", key: key.clone(), source }),
-        };
-        let (part, metadata) = (Part::new(range.start, bytes, footer.size), Arc::clone(&footer.metadata));
-        let decoding = tokio::task::spawn_blocking(move || decode::decode(&metadata, group, part));
-        let decoded = decoding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let records = decoded.map_err(|source| LakeError::Damaged { key: key.clone(), source: Box::new(source) })?;
-        let events = records.values().flatten();
-        let bytes_of = |event: &Event| event.payload.len() + event.partition_key.len() + size_of::<Event>();
-        let weight: usize = events.map(bytes_of).sum();
-        let records = Arc::new(records);
-        self.state().groups.put(place, Arc::clone(&records), weight);
-        Ok(Some(records))
+        Err(damaged(self.shelf.cut_key(cut.lane, cut.epoch), what))
     }
 
     /// Returns where a shard stood before the oldest record that the archive still has of it.
@@ -356,9 +265,9 @@ impl ArchiveSource {
             Some((of, begins)) if of == version => begins,
             _ => {
                 let mut begins = Positions::new();
-                for (lane, first) in retention::first_epochs(&self.archive).await? {
+                for (lane, first) in retention::first_epochs(&self.shelf.archive).await? {
                     let before = Epoch(first.0.saturating_sub(1));
-                    begins.insert(lane, positions_after(&self.archive, lane, before).await?);
+                    begins.insert(lane, positions_after(&self.shelf.archive, lane, before).await?);
                 }
                 let begins = Arc::new(begins);
                 self.state().begins = Some((version, Arc::clone(&begins)));
@@ -369,7 +278,7 @@ impl ArchiveSource {
     }
 
     async fn position_before(&self, lane: Lane, shard: &ShardId, epoch: Epoch) -> Result<Position, LakeError> {
-        let positions = positions_after(&self.archive, lane, Epoch(epoch.0.saturating_sub(1))).await?;
+        let positions = positions_after(&self.shelf.archive, lane, Epoch(epoch.0.saturating_sub(1))).await?;
         Ok(positions.get(shard).copied().unwrap_or(Position::START))
     }
 
@@ -378,9 +287,9 @@ impl ArchiveSource {
         match self.beginning(lane, shard).await {
             Ok(begins) if after < begins => self.expired(shard, after, begins),
             Ok(_) => {
-                let key = Path::from(self.archive.table.as_str());
+                let key = Path::from(self.shelf.archive.table.as_str());
                 let what = format!("a file with what comes after {after} of shard {shard} is gone");
-                self.failed(self.damaged(key, what))
+                self.failed(damaged(key, what))
             }
             Err(error) => self.failed(error),
         }
@@ -388,7 +297,7 @@ impl ArchiveSource {
 
     fn expired(&self, shard: &ShardId, after: Position, begins: Position) -> Error {
         // Where numbers have no gap the oldest record is the next one.
-        let next = begins.sequence.as_u64().filter(|_| self.archive.description.gap_free);
+        let next = begins.sequence.as_u64().filter(|_| self.shelf.archive.description.gap_free);
         let oldest = next.map_or(begins, |number| Position::of_record((number + 1).into()));
         Error::Expired { shard: shard.clone(), after, oldest }
     }
@@ -396,14 +305,14 @@ impl ArchiveSource {
     /// Returns the position before the first record of a shard that arrived at a time or later.
     async fn resolve_time(&self, lane: Lane, shard: &ShardId, time: Timestamp) -> Result<Position, Error> {
         let mut first: Option<Epoch> = None;
-        let see = |of: Lane, epoch: Epoch, file| {
+        let see = |of: Lane, epoch: Epoch, file: LiveFile| {
             // A file whose age is not known may have such a record.
             let may_have = retention::newest_arrival(&file).is_none_or(|newest| newest >= time);
             if of == lane && may_have {
                 first = Some(first.map_or(epoch, |known| known.min(epoch)));
             }
         };
-        retention::for_each_file(&self.archive, see).await.map_err(|error| self.failed(error))?;
+        retention::for_each_file(&self.shelf.archive, see).await.map_err(|error| self.failed(error))?;
         let Some(first) = first else {
             return self.resolve(shard, StartAt::Latest).await;
         };
@@ -446,19 +355,19 @@ impl Source for ArchiveSource {
     }
 
     fn identity(&self) -> StreamIdentity {
-        StreamIdentity(self.archive.description.stream.clone())
+        StreamIdentity(self.shelf.archive.description.stream.clone())
     }
 
     fn sequence_digits(&self) -> usize {
-        self.archive.description.sequence_digits
+        self.shelf.archive.description.sequence_digits
     }
 
     fn is_gap_free(&self) -> bool {
-        self.archive.description.gap_free
+        self.shelf.archive.description.gap_free
     }
 
     async fn shards(&self) -> Result<Vec<Shard>, Error> {
-        let records = archive::shards(&self.archive).await.map_err(|error| self.failed(error))?;
+        let records = archive::shards(&self.shelf.archive).await.map_err(|error| self.failed(error))?;
         let shard = |record: ShardRecord| {
             let ShardRecord { id, first_hash_key, parents } = record;
             Shard { id, first_hash_key, parents }
@@ -493,7 +402,7 @@ impl Source for ArchiveSource {
             return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false });
         }
         let located = self.locate(lane, shard, after, end.table.committed).await;
-        let (_, cut) = located.map_err(|error| self.failed(error))?;
+        let cut = located.map_err(|error| self.failed(error))?;
         if let Some(segment) = find::segment_of(&cut, shard)
             && after < segment.from
         {
