@@ -15,6 +15,7 @@ pub mod file;
 pub mod generation;
 pub mod layout;
 pub mod metrics;
+pub mod pointer;
 pub mod reading;
 pub mod schema;
 pub mod store;
