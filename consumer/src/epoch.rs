@@ -330,6 +330,7 @@ impl EpochBuffer {
             bytes: self.payload_bytes,
             outputs,
             positions: lists_all.then(|| self.positions.clone()),
+            seal: None,
         }
     }
 }
