@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use object_store::path::Path;
 
 use crate::commit::Violation;
-use crate::layout::{Epoch, GenerationNumber, Lane, Output, TableName};
+use crate::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber, TableName};
 
 /// An error of a lake.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +148,35 @@ pub enum Error {
         /// Why not.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A generation that never had an event cannot be sealed.
+    #[error("generation {generation} of table {table} has no epoch yet: there is nothing to cut over from")]
+    NothingToSeal {
+        /// The table.
+        table: TableName,
+        /// The generation.
+        generation: GenerationNumber,
+    },
+    /// The generation's outputs could not be brought up to date.
+    #[error("cannot {action} generation {generation}")]
+    BringUpToDate {
+        /// What was tried.
+        action: &'static str,
+        /// The generation.
+        generation: GenerationNumber,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The steps of a cutover came to no end.
+    #[error("gave up on pointer {number} of table {table} after {tries} tries without getting on")]
+    CutoverTriesUsedUp {
+        /// The table.
+        table: TableName,
+        /// The pointer.
+        number: PointerNumber,
+        /// How often.
+        tries: u32,
     },
     /// Parquet refused.
     #[error("cannot {action} {key}")]

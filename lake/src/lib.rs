@@ -8,6 +8,7 @@
 
 pub mod commit;
 pub mod cut;
+pub mod cutover;
 pub mod digest;
 pub mod durable;
 mod error;
