@@ -209,6 +209,9 @@ pub struct Consume {
     /// Where rows of many windows wait that the memory has no room for [default: the system's temporary folder]
     #[arg(long, value_name = "PATH")]
     pub spill_dir: Option<PathBuf>,
+    /// Goes on in its own generation when a cutover has kept a lane waiting for so long
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub seal_wait: Duration,
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,

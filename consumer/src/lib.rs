@@ -1,8 +1,9 @@
 //! Turns the events of a stream into the rows of a lake.
 //!
 //! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`window`] says which rows belong
-//! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
-//! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log.
+//! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to
+//! cut; the lake's commit protocol carries it out; [`driver`] runs it all, and goes on in another generation when the
+//! pointer names one (`follow`). [`pipeline`] is what the rows are a function of, besides the log.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
 pub mod dead_letter;
@@ -10,6 +11,7 @@ pub mod decode;
 pub mod driver;
 pub mod encode;
 pub mod epoch;
+mod follow;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;

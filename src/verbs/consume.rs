@@ -77,6 +77,7 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         clock: Arc::new(SystemClock),
         retry: Policy::STORE,
         seed: RandomState::new().build_hasher().finish(),
+        seal_wait: options.seal_wait,
         progress,
     })
 }

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use harness::faulty_store::{Fate, FaultyStore, sometimes};
 use headwater_common::clock::ManualClock;
 use headwater_common::retry::Policy;
-use headwater_consumer::driver::{Consumer, Error, Progress, Until};
+use headwater_consumer::driver::{Consumer, Error, Progress, SEAL_WAIT_DEFAULT, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
 use headwater_lake::generation::{self, Generation, StreamFacts};
@@ -76,6 +76,7 @@ impl World {
             clock: Arc::new(ManualClock::at(harness::contract::START)),
             retry: QUICK,
             seed: SEED,
+            seal_wait: SEAL_WAIT_DEFAULT,
             progress: Arc::new(Progress::default()),
         };
         let (_keep, shutdown) = watch::channel(false);
