@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
 pub mod contract;
+pub mod cutover_world;
 pub mod faulty_store;
 pub mod process;
 pub mod simulation;
