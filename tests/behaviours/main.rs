@@ -5,6 +5,7 @@
 mod command_line;
 mod contract;
 mod crash;
+mod cutover;
 mod failure_modes;
 mod faulty_store;
 mod golden;

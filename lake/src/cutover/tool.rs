@@ -20,6 +20,9 @@ use crate::table::DeltaLog;
 /// Steps that are taken for one lane at most: a consumer that cuts all the time may be faster this often.
 const STEPS_A_LANE_MAX: u32 = 200;
 
+/// How often the sealed generation is finished, or the target brought up to date, without coming to the end.
+const WORK_TRIES_MAX: u32 = 10;
+
 /// What a cutover needs done with a pipeline: a consumer does it. Each call may be repeated after a failure or a crash.
 #[async_trait]
 pub trait Hands: Send {
@@ -70,7 +73,7 @@ pub struct Settings {
 pub async fn cut_over(settings: Settings, hands: &mut dyn Hands) -> Result<Outcome, Error> {
     let machine = Machine::new(settings.target);
     let mut tool = Tool { settings, machine, unclear: 0 };
-    let mut steps_left = STEPS_A_LANE_MAX;
+    let (mut steps_left, mut work_tries) = (STEPS_A_LANE_MAX, 0);
     loop {
         let action = tool.machine.next();
         tracing::debug!(?action, "cutover");
@@ -78,6 +81,10 @@ pub async fn cut_over(settings: Settings, hands: &mut dyn Hands) -> Result<Outco
             return Err(tool.used_up(STEPS_A_LANE_MAX));
         };
         steps_left = left;
+        work_tries += u32::from(matches!(action, Action::Finish(_) | Action::CatchUp { .. }));
+        if work_tries > WORK_TRIES_MAX {
+            return Err(tool.used_up(WORK_TRIES_MAX));
+        }
         let fact = match action {
             Action::Done(outcome) => {
                 // Readers that list follow; a crash before this is made good by the next consumer that starts or moves.
