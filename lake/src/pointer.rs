@@ -253,4 +253,21 @@ mod tests {
         assert_eq!(newer(&store, &table, first.number).await.unwrap(), Some(there.clone()));
         assert_eq!(newer(&store, &table, there.number).await.unwrap(), None);
     }
+
+    #[tokio::test]
+    async fn k7_current_is_linked_by_whoever_comes_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, table) = (LakeStore::on_disk(folder.path()).unwrap(), "t".parse().unwrap());
+        let current = || std::fs::read_link(folder.path().join("t/current")).unwrap();
+        let first = Pointer::first(GenerationNumber(1));
+        create(&store, &table, &first).await.unwrap();
+        assert_eq!(link_current(&store, &table).await.unwrap(), Some(first.clone()));
+        assert_eq!(current(), std::path::Path::new("g00001"));
+        // A tool that dies between the pointer and the link.
+        let second = first.following(GenerationNumber(2));
+        create(&store, &table, &second).await.unwrap();
+        assert_eq!(current(), std::path::Path::new("g00001"));
+        assert_eq!(link_current(&store, &table).await.unwrap(), Some(second));
+        assert_eq!(current(), std::path::Path::new("g00002"));
+    }
 }

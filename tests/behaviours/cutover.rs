@@ -12,13 +12,15 @@ use headwater_common::timestamp::Timestamp;
 use headwater_consumer::driver::{Consumer, Progress, SEAL_WAIT_DEFAULT, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
+use headwater_lake::commit;
+use headwater_lake::cut::Cut;
 use headwater_lake::cutover::{self, CaughtUp, Failure, Hands, Outcome, Positions};
 use headwater_lake::gc;
 use headwater_lake::generation::{self, Generation, OpenGeneration, StreamFacts};
-use headwater_lake::layout::{GenerationNumber, Output, PointerNumber, TableName};
+use headwater_lake::layout::{self, GenerationNumber, Output, PointerNumber, TableName};
 use headwater_lake::pointer::{self, Pointer, Publish};
 use headwater_lake::reading;
-use headwater_lake::store::LakeStore;
+use headwater_lake::store::{Create, LakeStore};
 use headwater_lake::verify::{self, Options};
 use headwater_stream::memory::MemoryLog;
 use headwater_stream::{Put, Sink, Source, StartAt};
@@ -253,6 +255,56 @@ async fn k4_a_dead_tool_stops_the_stream_for_a_set_time_only() {
     assert_eq!(late, Publish::Lost { winner: pointer_of(2, G1) });
     let outcome = world.cut_over(G2, &mut Lanes::of(&world)).await.unwrap();
     assert_eq!(outcome, Outcome::Moved(pointer_of(3, G2)));
+    assert_eq!(world.rows().await, 400);
+}
+
+/// Puts a seal at the end of every lane, as a tool does that has slept since long ago.
+async fn seal_late(world: &World, generation: GenerationNumber, seal: PointerNumber) {
+    let open = world.open(generation).await;
+    for lane in open.description.lane_set() {
+        let end = cutover::published(&open, lane).await.unwrap().end;
+        let positions = commit::positions_after(&open, lane, end).await.unwrap();
+        let place = (generation, lane, end.next());
+        let hash = open.description.pipeline_hash.clone();
+        let cut = Cut::sealing(seal, place, hash, &BTreeMap::new(), positions);
+        let key = layout::cut(&world.table, generation, lane, end.next());
+        assert_eq!(world.lake.create(&key, cut.to_bytes().into()).await.unwrap(), Create::Created);
+    }
+}
+
+#[tokio::test]
+async fn k2_the_seals_of_a_tool_that_wakes_up_late_stop_nobody() {
+    let world = World::new().await;
+    world.second_generation().await;
+    world.cut_over(G2, &mut Lanes::of(&world)).await.unwrap();
+    world.cut_over(G1, &mut Lanes::of(&world)).await.unwrap();
+    // In the live generation they are void, in the other one a cutover passes them.
+    for (generation, seal) in [(G1, 2), (G1, 3), (G2, 2), (G2, 3)] {
+        seal_late(&world, generation, PointerNumber(seal)).await;
+    }
+    world.produce(300..400).await;
+    world.consumer(world.open(G1).await, Until::CaughtUp).run(running()).await.unwrap();
+    assert_eq!(world.highest().await, pointer_of(3, G1), "nobody had to break anything");
+    assert_eq!(world.rows().await, 400);
+    let outcome = world.cut_over(G2, &mut Lanes::of(&world)).await.unwrap();
+    assert_eq!(outcome, Outcome::Moved(pointer_of(4, G2)));
+    assert_eq!(world.rows().await, 400);
+}
+
+#[tokio::test]
+async fn k6_seals_where_a_restart_looks_for_positions_lose_none() {
+    // Epoch 64 lists the positions of all shards; let it be a seal.
+    let world = World::new().await;
+    world.second_generation().await;
+    let open = world.open(G1).await;
+    let lane = open.description.lane_set().next().unwrap();
+    world.cut_over(G2, &mut Lanes::of(&world)).await.unwrap();
+    while cutover::published(&open, lane).await.unwrap().end.0 <= 64 {
+        seal_late(&world, G1, PointerNumber(2)).await;
+    }
+    world.cut_over(G1, &mut Lanes::of(&world)).await.unwrap();
+    world.produce(300..400).await;
+    world.consumer(open, Until::CaughtUp).run(running()).await.unwrap();
     assert_eq!(world.rows().await, 400);
 }
 
