@@ -76,7 +76,7 @@ impl Consumer {
         if lake.sabotage == Sabotage::SealInEffectIsCommitted && lake.is_in_effect(seal, own, Standing::Live) {
             lake.commit_seal_in_effect(own, lane);
         }
-        let is_overdue = chance.one_in(30);
+        let is_overdue = chance.one_in(100);
         if is_overdue && lake.sabotage == Sabotage::SealIsBrokenWithoutPointer {
             writer.is_bold = true;
             writer.machine.look_again();

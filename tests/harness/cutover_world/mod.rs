@@ -39,7 +39,7 @@ const EVENTS_PER_LANE: u64 = 6;
 /// How often a tool is started.
 const TOOL_RUNS: u32 = 5;
 /// Steps of a schedule in which things go wrong; afterwards everything must come to a good end.
-const TROUBLED_STEPS: usize = 400;
+const TROUBLED_STEPS: usize = 500;
 /// Steps in which a world without trouble must be done.
 const CALM_STEPS: usize = 12_000;
 
@@ -220,12 +220,12 @@ impl World {
             self.start_tool();
         }
         let actor = self.choose();
-        if self.chance.trouble_one_in(50) {
+        if self.chance.trouble_one_in(100) {
             self.crash(actor);
             return Ok(());
         }
         self.act(actor)?;
-        if self.chance.trouble_one_in(50) {
+        if self.chance.trouble_one_in(100) {
             self.crash(actor);
         }
         Ok(())

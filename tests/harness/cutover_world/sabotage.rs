@@ -34,6 +34,8 @@ pub enum Sabotage {
     PointerIsNotLookedFor,
     /// "Goes on from the named generation's own positions": from those it had.
     PositionsAreKept,
+    /// "Seals up to the pointer it has read are void to" a candidate, "later ones block it": none does.
+    CandidatePassesEverySeal,
     /// "`gc` first creates a pointer that lists the retired ones": it removes at once.
     RemovedBeforeRetired,
     /// "Rollback refuses those": it does not.
@@ -41,7 +43,7 @@ pub enum Sabotage {
 }
 
 /// Every sentence that can be taken out.
-pub const SABOTAGES: [Sabotage; 16] = [
+pub const SABOTAGES: [Sabotage; 17] = [
     Sabotage::AnyPointerIsCreated,
     Sabotage::PointerIsReplaced,
     Sabotage::LaneIsNotSealed,
@@ -56,6 +58,7 @@ pub const SABOTAGES: [Sabotage; 16] = [
     Sabotage::OverdueSealIsKept,
     Sabotage::PointerIsNotLookedFor,
     Sabotage::PositionsAreKept,
+    Sabotage::CandidatePassesEverySeal,
     Sabotage::RemovedBeforeRetired,
     Sabotage::RetiredIsNotRefused,
 ];

@@ -117,10 +117,12 @@ impl Writer {
     /// The highest pointer, or what a writer without one of the sentences takes for it.
     fn pointer(&self, lake: &Lake) -> Pointer {
         let mut pointer = lake.highest().clone();
-        if self.standing != Standing::Live {
-            return pointer;
-        }
+        let is_candidate = self.standing != Standing::Live;
         match lake.sabotage {
+            Sabotage::CandidatePassesEverySeal if is_candidate => {
+                pointer = Pointer { number: PointerNumber(u32::MAX), generation: self.generation, ..pointer };
+            }
+            _ if is_candidate => {}
             Sabotage::SealHasNoNumber => pointer.number = PointerNumber(u32::MAX),
             Sabotage::VoidWhoeverIsLive => pointer.generation = self.generation,
             Sabotage::VoidSealBlocks => pointer.number = PointerNumber(0),
