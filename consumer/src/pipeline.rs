@@ -169,15 +169,15 @@ mod tests {
         let mut pipelines = vec![Pipeline::default()];
         for (index, time_format) in formats.into_iter().enumerate() {
             for missing_time in [MissingTime::Arrival, MissingTime::DeadLetter] {
-                let mut pipeline = Pipeline::default();
-                pipeline.partition_by = ["year", "date", "year,month", "year,month,day,hour"][index].parse().unwrap();
-                pipeline.rules = DecodeRules {
+                let rules = DecodeRules {
                     id_field: "id".into(),
                     time_field: Some("at".into()),
                     time_format,
                     missing_time,
                     future_max: Duration::from_millis(1_500),
                 };
+                let partition_by = ["year", "date", "year,month", "year,month,day,hour"][index].parse().unwrap();
+                let pipeline = Pipeline { rules, partition_by };
                 pipelines.push(pipeline);
             }
         }
