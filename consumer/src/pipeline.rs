@@ -2,6 +2,7 @@
 //! and hashed; text, comments, flush limits and the version are no part of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_common::event_time;
@@ -10,18 +11,26 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::decode::{DecodeRules, EVENT_ID_FIELD, MissingTime};
+use crate::transform::{Declared, Transform};
 
 /// How events become rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Pipeline {
     /// How an event is decoded.
     pub rules: DecodeRules,
     /// How the table is partitioned.
     pub partition_by: Partitioning,
+    /// Fields whose type is declared and not inferred.
+    pub columns: Declared,
+    /// What is made of decoded rows; `None` when they are the rows of the table.
+    pub transform: Option<Arc<dyn Transform>>,
 }
 
 /// How far after its arrival an event may claim to have happened, unless told otherwise.
 pub const FUTURE_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+
+const ARRIVAL: &str = "arrival";
+const DEAD_LETTER: &str = "dead-letter";
 
 impl Default for Pipeline {
     fn default() -> Self {
@@ -34,6 +43,8 @@ impl Default for Pipeline {
                 future_max: FUTURE_MAX_DEFAULT,
             },
             partition_by: Partitioning::default(),
+            columns: Declared::new(),
+            transform: None,
         }
     }
 }
@@ -49,13 +60,53 @@ impl Pipeline {
         ]);
         // Without an event time the rules about it have no effect.
         if let Some(field) = time_field {
-            let missing = if *missing_time == MissingTime::Arrival { "arrival" } else { "dead-letter" };
+            let missing = if *missing_time == MissingTime::Arrival { ARRIVAL } else { DEAD_LETTER };
             form.insert("time_field".to_owned(), json!(field));
             form.insert("time_format".to_owned(), json!(time_format));
             form.insert("missing_time".to_owned(), json!(missing));
             form.insert("future_max_ms".to_owned(), json!(future_max.as_millis()));
         }
+        if !self.columns.is_empty() {
+            let columns: BTreeMap<_, _> = self.columns.iter().map(|(name, kind)| (name, kind.name())).collect();
+            form.insert("columns".to_owned(), json!(columns));
+        }
+        if let Some(transform) = &self.transform {
+            form.insert("transform".to_owned(), json!(transform.canonical()));
+        }
         form
+    }
+
+    /// Returns the pipeline with a stored form's value wherever the user has set none: a generation keeps the defaults
+    /// it was made with, whatever a later version's are. `is_set` is asked by the names of the settings.
+    ///
+    /// The time field, the declared columns and the transform have no default that could change. Not to have one is
+    /// itself what the user says, so they are never taken over.
+    #[must_use]
+    pub fn keeping(mut self, stored: &BTreeMap<String, Value>, is_set: impl Fn(&str) -> bool) -> Self {
+        let kept = |setting: &str, key: &str| if is_set(setting) { None } else { stored.get(key).cloned() };
+        let rules = &mut self.rules;
+        if let Some(Value::String(field)) = kept("id_field", "id_field") {
+            rules.id_field = field;
+        }
+        if let Some(value) = kept("partition_by", "partition_by")
+            && let Ok(partitioning) = serde_json::from_value(value)
+        {
+            self.partition_by = partitioning;
+        }
+        if let Some(value) = kept("time_format", "time_format")
+            && let Ok(format) = serde_json::from_value(value)
+        {
+            rules.time_format = format;
+        }
+        match kept("missing_time", "missing_time").as_ref().and_then(Value::as_str) {
+            Some(ARRIVAL) => rules.missing_time = MissingTime::Arrival,
+            Some(DEAD_LETTER) => rules.missing_time = MissingTime::DeadLetter,
+            _ => {}
+        }
+        if let Some(millis) = kept("max_future", "future_max_ms").as_ref().and_then(Value::as_u64) {
+            rules.future_max = Duration::from_millis(millis);
+        }
+        self
     }
 
     /// Returns the hash of the canonical form, 32 hexadecimal digits.
@@ -78,6 +129,43 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_nobody_made_are_those_of_the_generation() {
+        let mut made = Pipeline::default();
+        made.rules.time_field = Some("t".into());
+        made.rules.time_format = event_time::Format::EpochMs;
+        made.rules.missing_time = MissingTime::DeadLetter;
+        made.rules.future_max = Duration::from_secs(7);
+        made.rules.id_field = "id".into();
+        made.partition_by = "date".parse().unwrap();
+        let mut now = Pipeline::default();
+        now.rules.time_field = Some("t".into());
+        let kept = now.clone().keeping(&made.canonical(), |setting| setting == "time_field");
+        assert_eq!(kept.canonical(), made.canonical());
+        let changed = now.keeping(&made.canonical(), |setting| ["time_field", "partition_by"].contains(&setting));
+        assert_eq!(changed.partition_by, Partitioning::default(), "what is set is compared, not replaced");
+        // What is not said is not taken over where saying nothing means something.
+        assert_eq!(Pipeline::default().keeping(&made.canonical(), |_| false).rules.time_field, None);
+    }
+
+    #[test]
+    #[cfg(feature = "sql")]
+    fn a_transform_counts_by_what_it_says() {
+        let with = |sql: &str| {
+            let transform = Some(crate::transform::read(sql, &Declared::new()).unwrap());
+            Pipeline { transform, ..Pipeline::default() }
+        };
+        let plain = with("SELECT a, b FROM events WHERE a > 1");
+        assert_eq!(
+            serde_json::to_string(&plain.canonical()).unwrap(),
+            "{\"id_field\":\"_event_id\",\"partition_by\":\"year,month,day\",\
+             \"transform\":\"SELECT a, b FROM events WHERE a > 1\"}"
+        );
+        assert_eq!(with("select a,b from events -- comment\n where a>1").hash(), plain.hash());
+        assert_ne!(with("SELECT a, b FROM events WHERE a > 2").hash(), plain.hash());
+        assert_ne!(Pipeline::default().hash(), plain.hash());
+    }
+
+    #[test]
     fn what_changes_rows_changes_the_hash() {
         let base = Pipeline::default();
         let mut with_time = base.clone();
@@ -86,8 +174,10 @@ mod tests {
         other_format.rules.time_format = event_time::Format::EpochMs;
         let mut by_year = base.clone();
         by_year.partition_by = "year".parse().unwrap();
+        let mut declared = base.clone();
+        declared.columns.insert("a".into(), headwater_lake::schema::ColumnType::Int64);
         let hashes: std::collections::BTreeSet<_> =
-            [&base, &with_time, &other_format, &by_year].map(Pipeline::hash).into();
-        assert_eq!(hashes.len(), 4);
+            [&base, &with_time, &other_format, &by_year, &declared].map(Pipeline::hash).into();
+        assert_eq!(hashes.len(), 5);
     }
 }
