@@ -133,8 +133,7 @@ impl ConfigFile {
     }
 
     fn definition(&self) -> Result<Definition, BadSetting> {
-        let path = || self.path.clone();
-        Definition::read(&self.content).map_err(|reason| BadSetting::Pipeline { path: path(), reason })
+        Definition::read(&self.content).map_err(|reason| BadSetting::Pipeline { path: self.path.clone(), reason })
     }
 
     fn check_keys(&self) -> Result<(), BadSetting> {
