@@ -59,7 +59,7 @@ fn t1_a_row_that_fails_is_a_dead_letter_alone_with_its_bytes() {
     assert_eq!((&letters[0]["reason"], &letters[1]["reason"]), (&json!("transform"), &json!("parse")));
     assert_eq!((&letters[0]["raw"], &letters[1]["raw"]), (&json!(hex(payloads[1])), &json!(hex(payloads[3]))));
     let message = letters[0]["message"].as_str().unwrap();
-    assert!(message.contains("column share: `100 / d`") && !message.contains("row"), "{message}");
+    assert!(message.contains("column share: `100 / d`") && !message.contains(" row"), "{message}");
     let report = place.ok(&["verify", "--full", "--lake", "lake"]);
     assert!(report.contains("6 events read = 3 kept + 1 filtered + 2 dead letters + 0 duplicates"), "{report}");
     // Columns that only the SQL reads are none of the table's.
@@ -166,7 +166,7 @@ fn a_field_that_the_transform_cannot_do_with_costs_its_event_only() {
     assert_eq!(letters, [json!({"reason": "schema_conflict"})]);
     put(&place, &[r#"{"n":5,"flag":false}"#]);
     place.ok(&CONSUME);
-    assert_eq!(place.value("SELECT sum(n) FROM t WHERE NOT flagged", "lake"), 5);
+    assert_eq!(place.value("SELECT sum(n) FROM t WHERE NOT flagged", "lake"), 1 + 5);
     place.ok(&["verify", "--full", "--lake", "lake"]);
 }
 
