@@ -11,6 +11,8 @@ use headwater_common::window::Partitioning;
 use headwater_lake::layout::TableName;
 use headwater_stream::url::StreamUrl;
 
+use crate::definition::Definition;
+
 /// Turns an event stream into a query-ready Parquet lake, exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, about, arg_required_else_help = true, max_term_width = 100)]
@@ -221,6 +223,12 @@ pub struct Consume {
     /// Serves /metrics, /healthz and /readyz there
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Which of these the user has set, by the key in the file; the others are those of the table, where there is one.
+    #[arg(skip)]
+    pub given: std::collections::BTreeSet<String>,
+    /// What only the file can say of the pipeline.
+    #[arg(skip)]
+    pub definition: Definition,
 }
 
 /// Options of `query`.

@@ -2,9 +2,10 @@
 //!
 //! In the file a key is the flag with underscores. At the top level it counts for every verb that has it; in a section
 //! named after a verb it counts for that one: `lake = "…"`, `[consume] flush_rows = 5000`. An unknown key or a
-//! malformed value is an error that names it.
+//! malformed value is an error that names it. The sections `[columns]` and `[transform]` are the pipeline's; see
+//! [`crate::definition`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use toml::Value;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
+use crate::definition::{self, Definition};
 
 /// The file that is read when no other is named.
 const FILE: &str = "headwater.toml";
@@ -66,6 +68,14 @@ pub enum BadSetting {
         /// The key.
         key: String,
     },
+    /// A pipeline that cannot be.
+    #[error("{path}: {reason}", path = .path.display())]
+    Pipeline {
+        /// The file.
+        path: PathBuf,
+        /// Which key, and why.
+        reason: String,
+    },
     /// A setting that cannot be.
     #[error("{0}")]
     Other(String),
@@ -78,6 +88,7 @@ pub enum BadSetting {
 pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
     let file = ConfigFile::load(&arguments).map_err(Refused::Config)?;
     file.check_keys().map_err(Refused::Config)?;
+    let definition = file.definition().map_err(Refused::Config)?;
     let mut command = with_sources(&file).map_err(Refused::Config)?;
     // Looked for before the parsing: clap checks what a verb requires before it knows of the flags ahead of the verb.
     if arguments.iter().any(|argument| argument == "--print-config") {
@@ -85,9 +96,13 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Arguments, Refused> {
     }
     let matches = command.try_get_matches_from(arguments).map_err(Refused::Usage)?;
     if matches.get_flag("print_config") {
-        return Ok(Arguments::PrintConfig(listing(&matches, &file)));
+        return Ok(Arguments::PrintConfig(listing(&matches, &file, &definition)));
     }
-    let cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(Refused::Usage)?;
+    if let Command::Consume(options) = &mut cli.command {
+        options.given = given(&matches, &file);
+        options.definition = definition;
+    }
     Ok(Arguments::Run(Box::new(cli)))
 }
 
@@ -117,19 +132,32 @@ impl ConfigFile {
         section.and_then(|section| section.get(key)).or_else(|| self.content.get(key).filter(|value| !value.is_table()))
     }
 
+    fn definition(&self) -> Result<Definition, BadSetting> {
+        Definition::read(&self.content).map_err(|reason| BadSetting::Pipeline { path: self.path.clone(), reason })
+    }
+
     fn check_keys(&self) -> Result<(), BadSetting> {
         let command = Cli::command();
         let all: Vec<_> = command.get_subcommands().flat_map(settings_of).chain(settings_of(&command)).collect();
         for (key, value) in &self.content {
             match value.as_table() {
                 None => self.check_key(key, key, &all)?,
+                // Any name may be that of a field.
+                Some(_) if key == definition::COLUMNS => {}
+                Some(section) if key == definition::TRANSFORM => {
+                    for inner in section.keys() {
+                        self.check_key(&format!("{key}.{inner}"), inner, &[definition::SQL.to_owned()])?;
+                    }
+                }
                 Some(section) => {
                     let verb = command.get_subcommands().find(|verb| verb.get_name() == key);
                     let known: Vec<_> = match verb {
                         // What every verb has stands at the top level only.
                         Some(verb) => settings_of(verb).collect(),
                         None => {
-                            return Err(self.unknown(key, command.get_subcommands().map(|v| v.get_name().to_owned())));
+                            let sections = [definition::COLUMNS, definition::TRANSFORM].map(str::to_owned);
+                            let verbs = command.get_subcommands().map(|verb| verb.get_name().to_owned());
+                            return Err(self.unknown(key, verbs.chain(sections)));
                         }
                     };
                     for inner in section.keys() {
@@ -244,8 +272,23 @@ fn as_texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
+/// Returns the keys of the settings that the user has made, wherever.
+fn given(matches: &ArgMatches, file: &ConfigFile) -> BTreeSet<String> {
+    let command = Cli::command();
+    let Some((verb, chosen)) = matches.subcommand() else {
+        return BTreeSet::new();
+    };
+    let arguments = command.find_subcommand(verb).into_iter().flat_map(clap::Command::get_arguments);
+    let is_given = |argument: &&Arg| {
+        let source = chosen.value_source(argument.get_id().as_str());
+        let is_said = matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+        is_said || file.get(verb, &key_of(argument)).is_some()
+    };
+    arguments.filter(|argument| is_setting(argument)).filter(is_given).map(key_of).collect()
+}
+
 /// Lists the effective settings as a `headwater.toml`, each with its origin.
-fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
+fn listing(matches: &ArgMatches, file: &ConfigFile, definition: &Definition) -> String {
     let mut text = String::new();
     let Some((verb, chosen)) = matches.subcommand() else {
         return text;
@@ -277,6 +320,9 @@ fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
             if values.len() == 1 { values.concat() } else { format!("[{}]", values.join(", ")) }
         };
         put(format!("{key} = {shown}  # {origin}"));
+    }
+    if verb == "consume" {
+        text.push_str(&definition.listing(&file.path.display().to_string()));
     }
     text.truncate(text.trim_end().len());
     text

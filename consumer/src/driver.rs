@@ -104,6 +104,8 @@ pub struct Progress {
     pub events_committed: AtomicU64,
     /// Dead letters committed in this run.
     pub dead_letters: AtomicU64,
+    /// Events of this run that the transform left out, committed.
+    pub filtered: AtomicU64,
     /// Payload bytes committed in this run.
     pub bytes_committed: AtomicU64,
     /// Epochs committed in this run.
@@ -569,6 +571,7 @@ impl LaneRunner {
             lane = %self.lane,
             epoch = ready.after.0,
             events = account.read,
+            filtered = account.filtered,
             dead_letters = account.dead_letters,
             ?reason,
             millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -585,6 +588,7 @@ impl LaneRunner {
         let progress = &self.consumer.progress;
         progress.events_committed.fetch_add(ledger.account.read, Ordering::Relaxed);
         progress.dead_letters.fetch_add(ledger.account.dead_letters, Ordering::Relaxed);
+        progress.filtered.fetch_add(ledger.account.filtered, Ordering::Relaxed);
         progress.bytes_committed.fetch_add(ledger.bytes, Ordering::Relaxed);
         progress.epochs.fetch_add(1, Ordering::Relaxed);
         let encoded = self.writer.encoded_bytes();

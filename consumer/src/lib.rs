@@ -1,9 +1,10 @@
 //! Turns the events of a stream into the rows of a lake.
 //!
-//! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`window`] says which rows belong
-//! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to
-//! cut; the lake's commit protocol carries it out; [`driver`] runs it all, and goes on in another generation when the
-//! pointer names one (`follow`). [`pipeline`] is what the rows are a function of, besides the log.
+//! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`transform`] makes the table's rows
+//! of those, with SQL and only with the feature `sql`; [`window`] says which rows belong together; [`epoch`] gathers
+//! them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
+//! carries it out; [`driver`] runs it all, and goes on in another generation when the pointer names one (`follow`).
+//! [`pipeline`] is what the rows are a function of, besides the log.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
 pub mod dead_letter;
@@ -17,4 +18,5 @@ pub mod pipeline;
 pub mod policy;
 mod rows;
 pub mod spill;
+pub mod transform;
 pub mod window;

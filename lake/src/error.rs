@@ -87,14 +87,24 @@ pub enum Error {
     },
     /// A generation was made by another pipeline.
     #[error(
-        "table {table} was built by another pipeline ({difference}); `headwater replay` rebuilds it, or give another \
-         --table"
+        "table {table} was built by another pipeline:\n{difference}\nto rebuild the table with the new pipeline: \
+         headwater replay run --table {table} --lake {lake}\nto keep both: give another --table"
     )]
     OtherPipeline {
         /// The table.
         table: TableName,
-        /// The settings that differ.
+        /// The lake's place.
+        lake: String,
+        /// The settings that differ, line by line.
         difference: String,
+    },
+    /// Decoded events cannot be made rows of.
+    #[error("lane {lane} cannot make rows: {what}")]
+    Rows {
+        /// The lane.
+        lane: Lane,
+        /// Why not.
+        what: String,
     },
     /// A generation was made from another stream.
     #[error(

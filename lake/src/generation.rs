@@ -115,15 +115,20 @@ impl Generation {
         serde_json::to_vec_pretty(self).expect("a description has string keys only")
     }
 
-    /// Returns the settings in which two pipelines differ, for people.
+    /// Returns the settings in which another pipeline differs from this generation's, for people: `- key: value` is
+    /// what it was built with, `+ key: value` what is asked for; sorted by key.
     pub fn difference(&self, other: &BTreeMap<String, Value>) -> String {
         let keys: BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
-        let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
-        let differing = keys.into_iter().filter(|key| self.pipeline.get(*key) != other.get(*key));
-        let lines: Vec<_> = differing
-            .map(|key| format!("{key} was {}, now {}", show(self.pipeline.get(key)), show(other.get(key))))
-            .collect();
-        lines.join("; ")
+        let mut lines = Vec::new();
+        for key in keys {
+            let (was, is) = (self.pipeline.get(key), other.get(key));
+            if was == is {
+                continue;
+            }
+            lines.extend(was.map(|value| format!("- {key}: {value}")));
+            lines.extend(is.map(|value| format!("+ {key}: {value}")));
+        }
+        lines.join("\n")
     }
 }
 
@@ -201,7 +206,7 @@ pub async fn open_or_create(store: &LakeStore, table: &TableName, wanted: Genera
     }
     if found.pipeline_hash != wanted.pipeline_hash {
         let difference = found.difference(&wanted.pipeline);
-        return Err(Error::OtherPipeline { table: table.clone(), difference });
+        return Err(Error::OtherPipeline { table: table.clone(), lake: store.place(), difference });
     }
     pointer::link_current(store, table).await?;
     Ok(open)
@@ -314,7 +319,21 @@ pub struct StreamFacts {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_difference_can_be_read() {
+        let form =
+            |pairs: &[(&str, Value)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let stream = StreamFacts { identity: "s".into(), sequence_digits: 20, gap_free: true, start: BTreeMap::new() };
+        let was: BTreeMap<_, _> = form(&[("a", json!("x")), ("b", json!(1)), ("d", json!("same"))]);
+        let is: BTreeMap<_, _> = form(&[("a", json!("y")), ("c", json!({"n": "BIGINT"})), ("d", json!("same"))]);
+        let generation = Generation::first(was, "h".into(), Partitioning::default(), 1, stream);
+        let expected = "- a: \"x\"\n+ a: \"y\"\n- b: 1\n+ c: {\"n\":\"BIGINT\"}";
+        assert_eq!(generation.difference(&is), expected);
+    }
 
     #[test]
     fn a_number_is_never_used_again() {

@@ -78,6 +78,11 @@ impl LakeStore {
         &self.url
     }
 
+    /// Returns the lake's place as a user writes it: a path, or a URL.
+    pub fn place(&self) -> String {
+        self.disk.as_ref().map_or_else(|| self.url.to_string(), |folder| folder.display().to_string())
+    }
+
     /// Returns the store below the lake's folder.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.lake

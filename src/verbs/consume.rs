@@ -54,7 +54,7 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
     let log = Log::open(path, LogOptions { map_bytes: options.log_map_size.as_usize() })?;
     let source: Arc<dyn Source> = Arc::new(log);
     let store = LakeStore::on_disk(&options.lake)?;
-    let pipeline = pipeline(options);
+    let pipeline = pipeline(options, &store).await?;
     let wanted = Generation::first(
         pipeline.canonical(),
         pipeline.hash(),
@@ -97,8 +97,9 @@ async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts
     })
 }
 
-fn pipeline(options: &Consume) -> Pipeline {
-    Pipeline {
+/// Returns the pipeline that is asked for. What the user has not set is as the table was made.
+async fn pipeline(options: &Consume, store: &LakeStore) -> Result<Pipeline, headwater_lake::Error> {
+    let wanted = Pipeline {
         rules: DecodeRules {
             id_field: options.id_field.clone(),
             time_field: options.time_field.clone(),
@@ -110,7 +111,14 @@ fn pipeline(options: &Consume) -> Pipeline {
             future_max: options.max_future,
         },
         partition_by: options.partition_by.clone(),
-    }
+        columns: options.definition.columns.clone(),
+        transform: options.definition.transform.clone(),
+    };
+    let Some(number) = generation::live(store, &options.table).await? else {
+        return Ok(wanted);
+    };
+    let made = generation::open(store, &options.table, number).await?;
+    Ok(wanted.keeping(&made.description.pipeline, |setting| options.given.contains(setting)))
 }
 
 fn limits(options: &Consume) -> Limits {
@@ -147,6 +155,10 @@ fn report(options: &Consume, progress: &Progress, seconds: f64) {
         "committed {events} events ({bytes}) to table {} in {epochs} epochs, {seconds:.1} s, {rate:.0} events/s",
         options.table
     ));
+    let filtered = progress.filtered.load(Ordering::Relaxed);
+    if filtered > 0 {
+        crate::say(&format!("{filtered} of them were left out by the transform"));
+    }
     if letters > 0 {
         crate::say(&format!("{letters} of them are dead letters, in table {}__dead_letters", options.table));
     }

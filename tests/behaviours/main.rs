@@ -15,5 +15,6 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod transform;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

@@ -260,24 +260,24 @@ impl ColumnBuilder {
         }
     }
 
-    /// Returns the column with `rows` rows and begins anew.
+    /// Returns the column with `rows` rows and begins anew, with room for as much again: batches are much alike.
     pub(crate) fn finish(&mut self, kind: &ColumnType, rows: usize) -> ArrayRef {
         self.fill(rows);
         self.nulls.append_n_non_nulls(rows - self.nulls.len());
         self.rows = 0;
         let nulls = self.nulls.finish();
         match (&mut self.values, kind) {
-            (Values::Int64(values), _) => Arc::new(Int64Array::new(std::mem::take(values).into(), nulls)),
-            (Values::Float64(values), _) => Arc::new(Float64Array::new(std::mem::take(values).into(), nulls)),
+            (Values::Int64(values), _) => Arc::new(Int64Array::new(take_all(values).into(), nulls)),
+            (Values::Float64(values), _) => Arc::new(Float64Array::new(take_all(values).into(), nulls)),
             (Values::Boolean(values), _) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             (Values::Timestamp(values), _) => {
-                let values = TimestampMicrosecondArray::new(std::mem::take(values).into(), nulls);
+                let values = TimestampMicrosecondArray::new(take_all(values).into(), nulls);
                 Arc::new(values.with_timezone("UTC"))
             }
-            (Values::Date(values), _) => Arc::new(Date32Array::new(std::mem::take(values).into(), nulls)),
+            (Values::Date(values), _) => Arc::new(Date32Array::new(take_all(values).into(), nulls)),
             (Values::Utf8 { offsets, text }, _) => {
                 let offsets = finish_offsets(offsets);
-                let text = Buffer::from_vec(std::mem::take(text));
+                let text = Buffer::from_vec(take_all(text));
                 Arc::new(StringArray::new(offsets, text, nulls))
             }
             (Values::Struct(builders), ColumnType::Struct(columns)) => {
@@ -325,8 +325,17 @@ fn fields_of(kind: &ColumnType) -> Fields {
     }
 }
 
-fn finish_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
-    OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, vec![0])))
+/// Takes a column's values and leaves room for as many.
+pub(super) fn take_all<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(values.len());
+    std::mem::replace(values, room)
+}
+
+/// Takes a column's offsets and leaves the first, with room for as many.
+pub(super) fn finish_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
+    let taken = take_all(offsets);
+    offsets.push(0);
+    OffsetBuffer::new(ScalarBuffer::from(taken))
 }
 
 fn length(offsets: &[i32]) -> usize {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
-use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::Buffer;
 use headwater_common::event::Event;
 use headwater_common::timestamp::Timestamp;
-use headwater_lake::schema::ColumnType;
+use headwater_lake::schema::{Column, ColumnType, SchemaVersion};
+
+use super::builder::{finish_offsets, take_all};
 
 /// The columns that every row has besides the event's own.
 pub const META_COLUMNS: [(&str, ColumnType); 5] = [
@@ -16,6 +18,11 @@ pub const META_COLUMNS: [(&str, ColumnType); 5] = [
     ("_sub_sequence", ColumnType::Int64),
     ("_arrived_at", ColumnType::Timestamp),
 ];
+
+/// Returns the columns of [`META_COLUMNS`], as every table begins with them.
+pub fn meta_columns() -> impl Iterator<Item = Column> {
+    META_COLUMNS.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST))
+}
 
 /// The columns of [`META_COLUMNS`].
 #[derive(Debug, Default)]
@@ -49,9 +56,8 @@ impl TextColumn {
     }
 
     fn finish(&mut self) -> ArrayRef {
-        let Self { offsets, text } = std::mem::take(self);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        Arc::new(StringArray::new(offsets, Buffer::from_vec(text), None))
+        let offsets = finish_offsets(&mut self.offsets);
+        Arc::new(StringArray::new(offsets, Buffer::from_vec(take_all(&mut self.text)), None))
     }
 }
 
@@ -90,14 +96,14 @@ impl MetaBuilder {
 
     /// Returns the columns and the event times, and begins anew.
     pub(crate) fn finish(&mut self) -> (Vec<ArrayRef>, Vec<Timestamp>) {
-        let arrived = TimestampMicrosecondArray::from(std::mem::take(&mut self.arrived)).with_timezone("UTC");
+        let arrived = TimestampMicrosecondArray::from(take_all(&mut self.arrived)).with_timezone("UTC");
         let arrays: Vec<ArrayRef> = vec![
             self.ids.finish(),
             self.shards.finish(),
             self.sequences.finish(),
-            Arc::new(Int64Array::from(std::mem::take(&mut self.sub_sequences))),
+            Arc::new(Int64Array::from(take_all(&mut self.sub_sequences))),
             Arc::new(arrived),
         ];
-        (arrays, std::mem::take(&mut self.times))
+        (arrays, take_all(&mut self.times))
     }
 }

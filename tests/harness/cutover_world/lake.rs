@@ -376,7 +376,7 @@ impl Lake {
                 rows.sort_unstable();
                 rows
             };
-            let in_log = rows(tables.files.iter().filter(|(epoch, _)| committed(*epoch)).map(|(_, at)| *at).collect());
+            let in_log = rows(tables.files.iter().filter(|(epoch, _)| committed(epoch)).map(|(_, at)| *at).collect());
             let listed = rows(tables.files.values().copied().collect());
             for (who, found) in [("of the Delta log", in_log), ("that list", listed)] {
                 if found != expected {
