@@ -4,7 +4,7 @@
 //! says what it was built with; the highest pointer names the live one. Creating the next pointer number if absent is
 //! the compare-and-swap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_common::position::{Position, ShardId};
 use headwater_common::window::{Key, Partitioning, Start};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::layout::{self, GenerationNumber, Lane, TableName};
+use crate::layout::{self, GenerationNumber, Lane, Output, TableName};
 use crate::store::{Create, LakeStore};
 
 /// The newest version of both formats.
@@ -117,9 +117,14 @@ impl Generation {
         (0..count).map(move |index| Lane { index, count })
     }
 
+    /// Returns the bytes that are stored.
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a description has string keys only")
+    }
+
     /// Returns the settings in which two pipelines differ, for people.
     pub fn difference(&self, other: &BTreeMap<String, Value>) -> String {
-        let keys: std::collections::BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
+        let keys: BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
         let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
         let differing = keys.into_iter().filter(|key| self.pipeline.get(*key) != other.get(*key));
         let lines: Vec<_> = differing
@@ -221,10 +226,54 @@ pub async fn open_or_create(store: &LakeStore, table: &TableName, wanted: Genera
     Ok(open)
 }
 
+/// Returns the generations that the table has folders of, in any output, sorted.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn in_folders(store: &LakeStore, table: &TableName) -> Result<BTreeSet<GenerationNumber>, Error> {
+    let mut numbers = BTreeSet::new();
+    for output in Output::ALL {
+        let folder = object_store::path::Path::from(output.folder(table));
+        let names = store.names_in(Some(&folder)).await?;
+        numbers.extend(names.iter().filter_map(|name| name.parse::<GenerationNumber>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// Returns the number that a new generation gets: above all that were ever used.
+fn next_number(in_folders: &BTreeSet<GenerationNumber>, named: Option<GenerationNumber>) -> GenerationNumber {
+    let used = in_folders.last().copied().into_iter().chain(named).max();
+    used.map_or(GenerationNumber::FIRST, GenerationNumber::next)
+}
+
+/// Creates a further generation of a table, under the next free number. It becomes live by a cutover only.
+///
+/// # Errors
+/// When another run takes each number first, or the store does not answer.
+pub async fn create_next(
+    store: &LakeStore,
+    table: &TableName,
+    mut wanted: Generation,
+) -> Result<OpenGeneration, Error> {
+    const TRIES: u32 = 5;
+    for _ in 0..TRIES {
+        let named = live(store, table).await?;
+        wanted.number = next_number(&in_folders(store, table).await?, named);
+        let key = layout::generation_file(table, wanted.number);
+        let created = store.create(&key, wanted.to_bytes().into()).await?;
+        // Another run may want the very same generation at the same time: the two must not share one, so what was not
+        // surely created by this call is left alone. Its number is used up.
+        if created == Create::Created {
+            return Ok(OpenGeneration { store: store.clone(), table: table.clone(), description: wanted });
+        }
+    }
+    let key = layout::generation_file(table, wanted.number);
+    Err(Error::Damaged { key, source: "no number was free, or the store never said so".into() })
+}
+
 async fn create_first(store: &LakeStore, table: &TableName, wanted: &Generation) -> Result<GenerationNumber, Error> {
     let number = wanted.number;
-    let description = serde_json::to_vec_pretty(wanted).expect("a description has string keys only");
-    create_surely(store, &layout::generation_file(table, number), description).await?;
+    create_surely(store, &layout::generation_file(table, number), wanted.to_bytes()).await?;
     let pointer = Pointer { version: VERSION, number: 1, generation: number };
     let pointer = serde_json::to_vec(&pointer).expect("a pointer is plain JSON");
     create_surely(store, &layout::pointer(table, 1), pointer).await?;
@@ -278,4 +327,19 @@ pub struct StreamFacts {
     pub gap_free: bool,
     /// Where each shard is read from: after these positions.
     pub start: BTreeMap<ShardId, Position>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_never_used_again() {
+        let numbers = |all: &[u32]| all.iter().copied().map(GenerationNumber).collect::<BTreeSet<_>>();
+        let next = |folders: &[u32], named: Option<u32>| next_number(&numbers(folders), named.map(GenerationNumber)).0;
+        assert_eq!(next(&[], None), 1);
+        assert_eq!(next(&[1], Some(1)), 2);
+        assert_eq!(next(&[1, 2, 3], Some(1)), 4, "built and never live");
+        assert_eq!(next(&[], Some(5)), 6);
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <lake>/<table>/_pointer/00000007.json
 //! <lake>/<table>/g00003/_generation.json
+//! <lake>/<table>/g00003/_rebuild.json
 //! <lake>/<table>/g00003/_delta_log/
 //! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
 //! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
@@ -87,6 +88,23 @@ impl fmt::Display for TableName {
 impl GenerationNumber {
     /// The first generation of every table.
     pub const FIRST: Self = Self(1);
+
+    /// Returns the number after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl FromStr for GenerationNumber {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError { text: text.to_owned(), wanted: "a generation such as g00003" };
+        let number = Self(text.strip_prefix('g').and_then(|digits| digits.parse().ok()).ok_or_else(error)?);
+        // Only what is written that way is a generation's folder: `g3` and `g+0003` are somebody else's.
+        if number.to_string() == text && number.0 > 0 { Ok(number) } else { Err(error()) }
+    }
 }
 
 impl fmt::Display for GenerationNumber {
@@ -179,6 +197,11 @@ pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_generation.json"))
 }
 
+/// Returns the key of what a generation's rebuild was asked for.
+pub fn rebuild_file(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_rebuild.json"))
+}
+
 /// Returns the key of a commit in a table's Delta log.
 pub fn delta_commit(table: &TableName, output: Output, number: GenerationNumber, version: u64) -> Path {
     Path::from(format!("{}/{number}/_delta_log/{version:020}.json", output.folder(table)))
@@ -233,6 +256,15 @@ mod tests {
             key(day, lane, 42, 1),
         ];
         assert!(others.iter().all(|other| *other != key(day, lane, 42, 0)));
+    }
+
+    #[test]
+    fn folders_of_generations_are_told_from_others() {
+        assert_eq!("g00003".parse::<GenerationNumber>().unwrap(), GenerationNumber(3));
+        assert_eq!("g123456".parse::<GenerationNumber>().unwrap(), GenerationNumber(123_456));
+        for text in ["", "g", "g3", "g00000", "g+0003", "00003", "current", "_pointer", "g00003x"] {
+            assert!(text.parse::<GenerationNumber>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -171,12 +171,25 @@ impl ColumnType {
             other => other.clone(),
         }
     }
+
+    fn as_first(&self) -> Self {
+        match self {
+            Self::Struct(fields) => Self::Struct(columns_as_first(fields)),
+            Self::List(item) => Self::List(Box::new(item.as_first())),
+            other => other.clone(),
+        }
+    }
 }
 
 impl TableSchema {
     /// Returns the schema as it was at an earlier version.
     pub fn at(&self, version: SchemaVersion) -> Self {
         Self { version: version.min(self.version), columns: columns_at(&self.columns, version) }
+    }
+
+    /// Returns the schema as one that a table begins with: every column came with the first version.
+    pub fn as_first(&self) -> Self {
+        Self { version: SchemaVersion::FIRST, columns: columns_as_first(&self.columns) }
     }
 
     /// Returns the schema of the table's files.
@@ -207,6 +220,12 @@ impl TableSchema {
 fn columns_at(columns: &[Column], version: SchemaVersion) -> Vec<Column> {
     let known = columns.iter().filter(|column| column.since <= version);
     known.map(|column| Column { kind: column.kind.at(version), ..column.clone() }).collect()
+}
+
+fn columns_as_first(columns: &[Column]) -> Vec<Column> {
+    let first =
+        |column: &Column| Column { kind: column.kind.as_first(), since: SchemaVersion::FIRST, ..column.clone() };
+    columns.iter().map(first).collect()
 }
 
 fn newest(columns: &[Column]) -> Option<SchemaVersion> {
@@ -296,6 +315,16 @@ mod tests {
         assert_eq!(first.columns[1].kind.name(), "STRUCT(x BIGINT)[]");
         assert_eq!(example().at(SchemaVersion(2)).columns.len(), 3);
         assert_eq!(example().at(SchemaVersion(3)), example());
+    }
+
+    #[test]
+    fn a_new_table_may_begin_with_the_final_schema_of_another() {
+        let first = example().as_first();
+        assert_eq!(first.version, SchemaVersion(1));
+        assert_eq!(first.at(SchemaVersion(1)), first, "no column comes later, not even inside a list");
+        assert_eq!(first.arrow_schema(), example().arrow_schema());
+        let stored = first.to_delta(&[]);
+        assert_eq!(TableSchema::from_delta(&stored, &[]).unwrap(), first);
     }
 
     #[test]
