@@ -209,6 +209,9 @@ pub struct Consume {
     /// Where rows of many windows wait that the memory has no room for [default: the system's temporary folder]
     #[arg(long, value_name = "PATH")]
     pub spill_dir: Option<PathBuf>,
+    /// Ends an epoch when so many bytes of rows wait there
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub spill_bytes: Bytes,
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,

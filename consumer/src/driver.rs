@@ -17,15 +17,16 @@ use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::commit::{self, LaneWriter, Ready};
 use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::Lane;
+use headwater_lake::layout::{Epoch, Lane};
 use headwater_stream::{Source, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling};
+use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling, WindowRows};
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::policy::{self, Buffered, Limits, Reason};
+use crate::recorded::{NextCut, RecordedCuts};
 
 /// Bytes that one read asks for.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -53,6 +54,8 @@ pub struct Consumer {
     pub spill_folder: PathBuf,
     /// When to stop by itself.
     pub until: Until,
+    /// Says where epochs end in place of the limits: the cuts of another generation.
+    pub recorded: Option<Arc<RecordedCuts>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How often and how long apart an unclear answer of the lake is looked into.
@@ -64,12 +67,14 @@ pub struct Consumer {
 }
 
 /// When a consumer stops by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Until {
     /// Never.
     Forever,
     /// When the positions are committed that were newest when it started.
     CaughtUp,
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
+    Positions(BTreeMap<ShardId, Position>),
 }
 
 /// Counters for people who watch; the lake's own account is in the cuts.
@@ -111,6 +116,16 @@ pub enum Error {
         /// Why not.
         #[source]
         source: headwater_lake::Error,
+    },
+    /// The lane is not where a recorded cut begins.
+    #[error(
+        "lane {lane} stands in the midst of recorded cut {epoch}: its epochs so far were not those of the recorded cuts"
+    )]
+    BetweenCuts {
+        /// The lane.
+        lane: Lane,
+        /// The recorded cut's epoch.
+        epoch: Epoch,
     },
 }
 
@@ -178,9 +193,14 @@ impl LaneRunner {
     async fn start(consumer: Consumer, lane: Lane) -> Result<Self, Error> {
         let all = consumer.source.shards().await.map_err(|error| consumer.stream_error(error))?;
         let mine = all.into_iter().filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
-        let shards: Vec<_> = mine.map(|shard| shard.id).collect();
-        let bounds = match consumer.until {
+        let mut shards: Vec<_> = mine.map(|shard| shard.id).collect();
+        let bounds = match &consumer.until {
             Until::Forever => None,
+            Until::Positions(positions) => {
+                shards.retain(|shard| positions.contains_key(shard));
+                let bound = |shard: &ShardId| positions.get(shard).map(|position| (shard.clone(), *position));
+                Some(shards.iter().filter_map(bound).collect())
+            }
             Until::CaughtUp => {
                 let mut bounds = BTreeMap::new();
                 for shard in &shards {
@@ -234,6 +254,9 @@ impl LaneRunner {
         let ready = self.writer.recover(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
         self.resume(ready);
         self.count_what_is_to_read();
+        if let Some(recorded) = self.consumer.recorded.clone() {
+            return self.follow(&recorded, &shutdown, &stopped).await;
+        }
         let mut pause = POLL_FIRST;
         loop {
             if self.is_caught_up() {
@@ -274,6 +297,31 @@ impl LaneRunner {
         }
     }
 
+    /// Takes epoch after epoch as the recorded cuts say. A signal is looked for between two of them.
+    async fn follow(
+        &mut self,
+        recorded: &RecordedCuts,
+        shutdown: &watch::Receiver<bool>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut after = Epoch(0);
+        while !*shutdown.borrow() && !*stopped.borrow() {
+            let next = recorded.next(self.lane, after, self.buffer.positions()).await;
+            let cut = match next.map_err(|error| self.consumer.lake_error(error))? {
+                NextCut::Here(cut) => cut,
+                NextCut::NoMore => return Ok(()),
+                NextCut::Elsewhere(epoch) => return Err(Error::BetweenCuts { lane: self.lane, epoch }),
+            };
+            self.first_read_at = self.consumer.clock.now();
+            let taken = self.buffer.take_recorded(&cut, &self.writer.tables()).await;
+            taken.map_err(|error| self.consumer.lake_error(error))?;
+            self.consumer.progress.events_read.fetch_add(self.buffer.event_count(), Ordering::Relaxed);
+            self.cut(Reason::Recorded).await?;
+            after = cut.epoch;
+        }
+        Ok(())
+    }
+
     /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled. Returns
     /// within the pause and one read, so that the driver can look at what time it is.
     async fn read(&self, pause: Option<Duration>) -> Result<Option<Batch>, headwater_stream::Error> {
@@ -285,6 +333,10 @@ impl LaneRunner {
             return std::future::pending().await;
         };
         let after = self.buffer.position(shard);
+        // What is after the bound may be gone by now, and is not asked for.
+        if self.bounds.as_ref().and_then(|bounds| bounds.get(shard)).is_some_and(|bound| after >= *bound) {
+            return Ok(None);
+        }
         let mut read = self.consumer.source.read(shard, after, READ_BYTES).await?;
         ::metrics::gauge!(metrics::MILLIS_BEHIND, "shard" => shard.to_string())
             .set(read.behind_latest.as_secs_f64() * 1000.0);
@@ -314,7 +366,11 @@ impl LaneRunner {
 
     fn decide(&self) -> Option<Reason> {
         let (memory_bytes, spilled_bytes) = (self.buffer.memory_bytes(), self.buffer.spilled_bytes());
-        let (buffered_bytes, windows) = (memory_bytes as u64 + spilled_bytes, self.buffer.window_count().max(1));
+        let buffered_bytes = memory_bytes as u64 + spilled_bytes;
+        let WindowRows { windows, rows, largest } = self.buffer.window_rows();
+        let windows = windows.max(1);
+        // Rows of one table are about as large as each other.
+        let window_bytes = u128::from(buffered_bytes) * u128::from(largest) / u128::from(rows.max(1));
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -327,6 +383,8 @@ impl LaneRunner {
             memory_bytes,
             spilled_bytes,
             file_bytes,
+            // With few windows nothing is moved to disk, and the memory is what ends the epoch.
+            window_bytes: if spilled_bytes > 0 { u64::try_from(window_bytes).unwrap_or(u64::MAX) } else { 0 },
             segments: self.buffer.segment_count(),
             closed_window: self.consumer.limits.window_close && self.buffer.has_closed_window(),
             first_read_at: self.first_read_at,

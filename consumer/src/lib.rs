@@ -2,7 +2,9 @@
 //!
 //! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`window`] says which rows belong
 //! together; [`epoch`] gathers them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
-//! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log.
+//! carries it out; [`driver`] runs it all. [`pipeline`] is what the rows are a function of, besides the log. For a
+//! rebuild, [`recorded`] cuts may say where epochs end, [`inference`] what the widest schema of a history is, and
+//! [`sample`] how fast it goes.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
 pub mod dead_letter;
@@ -10,9 +12,12 @@ pub mod decode;
 pub mod driver;
 pub mod encode;
 pub mod epoch;
+pub mod inference;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
+pub mod recorded;
 mod rows;
+pub mod sample;
 pub mod spill;
 pub mod window;

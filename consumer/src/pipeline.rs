@@ -20,6 +20,14 @@ pub struct Pipeline {
     pub partition_by: Partitioning,
 }
 
+/// A canonical form of another version.
+#[derive(Debug, thiserror::Error)]
+#[error("the pipeline has `{key} = {value}`, which this version does not know; upgrade headwater")]
+pub struct UnknownPipeline {
+    key: String,
+    value: String,
+}
+
 /// How far after its arrival an event may claim to have happened, unless told otherwise.
 pub const FUTURE_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
@@ -58,6 +66,39 @@ impl Pipeline {
         form
     }
 
+    /// Reads a canonical form, as a generation keeps it.
+    ///
+    /// # Errors
+    /// When it has a setting or a value that this version does not know: rows would come out otherwise.
+    pub fn from_canonical(form: &BTreeMap<String, Value>) -> Result<Self, UnknownPipeline> {
+        let mut pipeline = Self::default();
+        for (key, value) in form {
+            let unknown = || UnknownPipeline { key: key.clone(), value: value.to_string() };
+            let text = || value.as_str().ok_or_else(unknown);
+            match key.as_str() {
+                "id_field" => text()?.clone_into(&mut pipeline.rules.id_field),
+                "partition_by" => pipeline.partition_by = text()?.parse().map_err(|_| unknown())?,
+                "time_field" => pipeline.rules.time_field = Some(text()?.to_owned()),
+                "time_format" => {
+                    pipeline.rules.time_format = serde_json::from_value(value.clone()).map_err(|_| unknown())?;
+                }
+                "missing_time" => {
+                    pipeline.rules.missing_time = match text()? {
+                        "arrival" => MissingTime::Arrival,
+                        "dead-letter" => MissingTime::DeadLetter,
+                        _ => return Err(unknown()),
+                    };
+                }
+                "future_max_ms" => {
+                    let millis = value.as_u64().ok_or_else(unknown)?;
+                    pipeline.rules.future_max = Duration::from_millis(millis);
+                }
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(pipeline)
+    }
+
     /// Returns the hash of the canonical form, 32 hexadecimal digits.
     pub fn hash(&self) -> String {
         let canonical = serde_json::to_vec(&self.canonical()).expect("the form has string keys only");
@@ -75,6 +116,26 @@ mod tests {
             serde_json::to_string(&Pipeline::default().canonical()).unwrap(),
             r#"{"id_field":"_event_id","partition_by":"year,month,day"}"#
         );
+    }
+
+    #[test]
+    fn the_canonical_form_gives_the_pipeline_back() {
+        let mut with_time = Pipeline::default();
+        with_time.rules = DecodeRules {
+            id_field: "id".into(),
+            time_field: Some("t".into()),
+            time_format: event_time::Format::EpochMs,
+            missing_time: MissingTime::DeadLetter,
+            future_max: Duration::from_millis(1_500),
+        };
+        with_time.partition_by = "year,month,day,hour".parse().unwrap();
+        for pipeline in [Pipeline::default(), with_time] {
+            assert_eq!(Pipeline::from_canonical(&pipeline.canonical()).unwrap(), pipeline);
+        }
+        for (key, value) in [("new_rule", json!(1)), ("partition_by", json!("week")), ("missing_time", json!("drop"))] {
+            let form = BTreeMap::from([(key.to_owned(), value)]);
+            assert!(Pipeline::from_canonical(&form).unwrap_err().to_string().contains(key));
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl World {
             limits: Limits { rows: EVENTS_AN_EPOCH, ..Limits::default() },
             spill_folder: std::env::temp_dir(),
             until: Until::CaughtUp,
+            recorded: None,
             clock: Arc::new(ManualClock::at(harness::contract::START)),
             retry: QUICK,
             seed: SEED,
