@@ -8,8 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use headwater_common::quantity::{Bytes, Rate, parse_duration};
 use headwater_common::timestamp::Timestamp;
 use headwater_common::window::Partitioning;
-use headwater_lake::layout::TableName;
+use headwater_lake::layout::{GenerationNumber, TableName};
 use headwater_stream::url::StreamUrl;
+
+pub use crate::cli_replay::{
+    Replay, ReplayCommand, ReplayCompare, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
+};
 
 /// Turns an event stream into a query-ready Parquet lake, exactly once.
 #[derive(Debug, Parser)]
@@ -57,6 +61,8 @@ pub enum Command {
     Produce(Produce),
     /// Turns the events of a stream into a table of the lake, exactly once
     Consume(Consume),
+    /// Builds a table again from the stream, beside the live one
+    Replay(Replay),
     /// Runs a SQL statement over the lake
     Query(Query),
     /// Shows the streams' shards and the tables' lanes, positions, rows, files and dead letters
@@ -266,6 +272,9 @@ pub struct Verify {
     /// One table [default: all]
     #[arg(long)]
     pub table: Option<TableName>,
+    /// One generation, such as g00002 [default: the live one]
+    #[arg(long)]
+    pub generation: Option<GenerationNumber>,
     /// Reads every file and compares the digest of its rows
     #[arg(long)]
     pub full: bool,

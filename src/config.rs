@@ -1,8 +1,9 @@
 //! Where each setting comes from: the flag, else the environment, else `headwater.toml`, else the default.
 //!
 //! In the file a key is the flag with underscores. At the top level it counts for every verb that has it; in a section
-//! named after a verb it counts for that one: `lake = "…"`, `[consume] flush_rows = 5000`. An unknown key or a
-//! malformed value is an error that names it.
+//! named after a verb it counts for that one: `lake = "…"`, `[consume] flush_rows = 5000`. Of a verb that has verbs of
+//! its own, `[replay]` counts for all of them and `[replay.run]` for one. An unknown key or a malformed value is an
+//! error that names it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -111,38 +112,57 @@ impl ConfigFile {
         Ok(Self { path, content })
     }
 
-    /// Returns what the file says of a verb's setting: the section before the top level.
-    fn get(&self, verb: &str, key: &str) -> Option<&Value> {
-        let section = self.content.get(verb).and_then(Value::as_table);
-        section.and_then(|section| section.get(key)).or_else(|| self.content.get(key).filter(|value| !value.is_table()))
+    /// Returns what the file says of a verb's setting: the innermost section before those around it, the top level last.
+    fn get(&self, verbs: &[String], key: &str) -> Option<&Value> {
+        let mut found = self.content.get(key).filter(|value| !value.is_table());
+        let mut section = None;
+        for verb in verbs {
+            let inner = match section {
+                None => self.content.get(verb),
+                Some(section) => toml::Table::get(section, verb),
+            };
+            let Some(table) = inner.and_then(Value::as_table) else {
+                break;
+            };
+            found = table.get(key).filter(|value| !value.is_table()).or(found);
+            section = Some(table);
+        }
+        found
     }
 
     fn check_keys(&self) -> Result<(), BadSetting> {
-        let command = Cli::command();
-        let all: Vec<_> = command.get_subcommands().flat_map(settings_of).chain(settings_of(&command)).collect();
-        for (key, value) in &self.content {
+        self.check_section("", self.content.iter(), &Cli::command())
+    }
+
+    /// Checks the keys of a section, and of those in it; `command` is what the section is named after.
+    fn check_section<'a>(
+        &self,
+        prefix: &str,
+        section: impl Iterator<Item = (&'a String, &'a Value)>,
+        command: &clap::Command,
+    ) -> Result<(), BadSetting> {
+        let known = settings_within(command);
+        for (key, value) in section {
+            let full = format!("{prefix}{key}");
             match value.as_table() {
-                None => self.check_key(key, key, &all)?,
-                Some(section) => {
+                // What every verb has stands at the top level only.
+                None if known.contains(key) => {}
+                None => return Err(self.unknown(&full, known.into_iter())),
+                Some(inner) => {
+                    let names = || command.get_subcommands().map(|verb| verb.get_name().to_owned());
                     let verb = command.get_subcommands().find(|verb| verb.get_name() == key);
-                    let known: Vec<_> = match verb {
-                        // What every verb has stands at the top level only.
-                        Some(verb) => settings_of(verb).collect(),
-                        None => {
-                            return Err(self.unknown(key, command.get_subcommands().map(|v| v.get_name().to_owned())));
-                        }
-                    };
-                    for inner in section.keys() {
-                        self.check_key(&format!("{key}.{inner}"), inner, &known)?;
-                    }
+                    let verb = verb.ok_or_else(|| self.unknown(&full, names()))?;
+                    self.check_inner(&full, inner, verb)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn check_key(&self, full: &str, key: &str, known: &[String]) -> Result<(), BadSetting> {
-        if known.iter().any(|known| known == key) { Ok(()) } else { Err(self.unknown(full, known.iter().cloned())) }
+    /// A section in a section; apart, so that the iterators' types come to an end.
+    fn check_inner(&self, full: &str, section: &toml::Table, command: &clap::Command) -> Result<(), BadSetting> {
+        let entries: Vec<(&String, &Value)> = section.iter().collect();
+        self.check_section(&format!("{full}."), entries.into_iter(), command)
     }
 
     fn unknown(&self, key: &str, known: impl Iterator<Item = String>) -> BadSetting {
@@ -173,9 +193,10 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     named.map(PathBuf::from)
 }
 
-/// Returns the keys of a verb's settings.
-fn settings_of(command: &clap::Command) -> impl Iterator<Item = String> {
-    command.get_arguments().filter(|argument| is_setting(argument)).map(key_of)
+/// Returns the keys of the settings of a command and of all verbs in it.
+fn settings_within(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter(|argument| is_setting(argument)).map(key_of);
+    own.chain(command.get_subcommands().flat_map(settings_within)).collect()
 }
 
 fn is_setting(argument: &Arg) -> bool {
@@ -192,41 +213,52 @@ fn variable_of(argument: &Arg) -> String {
 
 /// Gives every setting its environment variable, and the file's value as its default.
 fn with_sources(file: &ConfigFile) -> Result<clap::Command, BadSetting> {
-    let mut command = Cli::command();
     let mut bad = Ok(());
-    let mut add = |verb: &str, argument: Arg| {
-        if !is_setting(&argument) {
-            return argument;
-        }
-        let key = key_of(&argument);
-        let variable = variable_of(&argument);
-        let argument = argument.env(variable).hide_env(true);
-        let Some(value) = file.get(verb, &key) else {
-            return argument;
-        };
-        match as_texts(value) {
-            Some(texts) if argument.get_action().takes_values() => {
-                argument.default_values(texts).hide_default_value(true)
-            }
-            Some(texts) => argument.default_values(texts),
-            None => {
-                bad = Err(BadSetting::BadValue { path: file.path.clone(), key });
-                argument
-            }
-        }
-    };
-    command = command.mut_args(|argument| add("", argument));
-    let verbs: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    for verb in verbs {
-        command = command.mut_subcommand(&verb, |command| command.mut_args(|argument| add(&verb, argument)));
-    }
+    let command = sourced(Cli::command(), &[], file, &mut bad);
     bad.map(|()| command)
+}
+
+/// Does so for a command and the verbs in it; `verbs` are the words that lead to it.
+fn sourced(
+    command: clap::Command,
+    verbs: &[String],
+    file: &ConfigFile,
+    bad: &mut Result<(), BadSetting>,
+) -> clap::Command {
+    let names: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let mut command = command.mut_args(|argument| with_source(argument, verbs, file, bad));
+    for name in names {
+        let mut inner = verbs.to_vec();
+        inner.push(name.clone());
+        command = command.mut_subcommand(&name, |verb| sourced(verb, &inner, file, bad));
+    }
+    command
+}
+
+fn with_source(argument: Arg, verbs: &[String], file: &ConfigFile, bad: &mut Result<(), BadSetting>) -> Arg {
+    if !is_setting(&argument) {
+        return argument;
+    }
+    let key = key_of(&argument);
+    let variable = variable_of(&argument);
+    let argument = argument.env(variable).hide_env(true);
+    let Some(value) = file.get(verbs, &key) else {
+        return argument;
+    };
+    match as_texts(value) {
+        Some(texts) if argument.get_action().takes_values() => argument.default_values(texts).hide_default_value(true),
+        Some(texts) => argument.default_values(texts),
+        None => {
+            *bad = Err(BadSetting::BadValue { path: file.path.clone(), key });
+            argument
+        }
+    }
 }
 
 /// Lets every verb do without its files, its statement or whatever else it works on.
 fn without_required_operands(command: clap::Command) -> clap::Command {
     let relaxed = |argument: Arg| if argument.is_positional() { argument.required(false) } else { argument };
-    command.mut_subcommands(|verb| verb.mut_args(relaxed))
+    command.mut_subcommands(|verb| without_required_operands(verb.mut_args(relaxed)))
 }
 
 fn as_texts(value: &Value) -> Option<Vec<String>> {
@@ -247,22 +279,27 @@ fn as_texts(value: &Value) -> Option<Vec<String>> {
 /// Lists the effective settings as a `headwater.toml`, each with its origin.
 fn listing(matches: &ArgMatches, file: &ConfigFile) -> String {
     let mut text = String::new();
-    let Some((verb, chosen)) = matches.subcommand() else {
-        return text;
-    };
     let command = Cli::command();
-    let Some(of_verb) = command.find_subcommand(verb) else {
+    let (mut of_verb, mut chosen, mut verbs) = (&command, matches, Vec::new());
+    while let Some((verb, inner)) = chosen.subcommand() {
+        let Some(found) = of_verb.find_subcommand(verb) else {
+            return text;
+        };
+        (of_verb, chosen) = (found, inner);
+        verbs.push(verb.to_owned());
+    }
+    if verbs.is_empty() {
         return text;
-    };
+    }
     let mut put = |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
-    put(format!("[{verb}]"));
+    put(format!("[{}]", verbs.join(".")));
     for argument in of_verb.get_arguments().chain(command.get_arguments()).filter(|argument| is_setting(argument)) {
         let key = key_of(argument);
         let id = argument.get_id().as_str();
         let origin = match chosen.value_source(id) {
             Some(ValueSource::CommandLine) => "flag".to_owned(),
             Some(ValueSource::EnvVariable) => format!("environment {}", variable_of(argument)),
-            Some(_) if file.get(verb, &key).is_some() => format!("file {}", file.path.display()),
+            Some(_) if file.get(&verbs, &key).is_some() => format!("file {}", file.path.display()),
             Some(_) => "default".to_owned(),
             None => {
                 put(format!("# {key} is not set"));

@@ -5,6 +5,7 @@
 //! standard error.
 
 pub mod cli;
+mod cli_replay;
 pub mod config;
 mod fullness;
 mod progress;

@@ -120,15 +120,16 @@ mod tests {
 
     #[test]
     fn the_canonical_form_gives_the_pipeline_back() {
-        let mut with_time = Pipeline::default();
-        with_time.rules = DecodeRules {
-            id_field: "id".into(),
-            time_field: Some("t".into()),
-            time_format: event_time::Format::EpochMs,
-            missing_time: MissingTime::DeadLetter,
-            future_max: Duration::from_millis(1_500),
+        let with_time = Pipeline {
+            rules: DecodeRules {
+                id_field: "id".into(),
+                time_field: Some("t".into()),
+                time_format: event_time::Format::EpochMs,
+                missing_time: MissingTime::DeadLetter,
+                future_max: Duration::from_millis(1_500),
+            },
+            partition_by: "year,month,day,hour".parse().unwrap(),
         };
-        with_time.partition_by = "year,month,day,hour".parse().unwrap();
         for pipeline in [Pipeline::default(), with_time] {
             assert_eq!(Pipeline::from_canonical(&pipeline.canonical()).unwrap(), pipeline);
         }
