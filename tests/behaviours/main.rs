@@ -14,5 +14,6 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod replay;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");
