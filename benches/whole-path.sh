@@ -47,5 +47,5 @@ for step in produce consume replay; do
 done
 awk -v consume="$(median < consume.txt)" -v replay="$(median < replay.txt)" 'BEGIN {
     printf "replay: %.2f of the speed of the consumer that caught up\n", consume / replay
-    exit consume / replay < 0.9
+    exit (consume / replay < 0.9)
 }'
