@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_common::position::Position;
+use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
 use headwater_lake::commit::{positions_after, read_cut};
 use headwater_lake::generation::OpenGeneration;
@@ -60,6 +60,6 @@ pub async fn epochs(generation: &OpenGeneration) -> Result<BTreeMap<Lane, Epoch>
 
 /// Returns how many events there are between two standings, where sequence numbers have no gaps.
 pub fn events_between(from: &Positions, to: &Positions) -> u64 {
-    let start = |shard| from.get(shard).copied().unwrap_or(Position::START);
+    let start = |shard: &ShardId| from.get(shard).copied().unwrap_or(Position::START);
     to.iter().map(|(shard, to)| crate::coverage::events_between(start(shard), *to)).sum()
 }

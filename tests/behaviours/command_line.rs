@@ -54,7 +54,7 @@ fn a_verb_within_a_verb_has_a_section_within_a_section() {
     refused("[replay.run]\nmemori = \"1GiB\"\n", "`replay.run.memori`; did you mean `memory`?");
     refused("[replay.status]\nmemory = \"1GiB\"\n", "`replay.status.memory`");
     refused("[replay.rum]\nlanes = 1\n", "`replay.rum`; did you mean `run`?");
-    refused("[replay]\nlane = 1\n", "did you mean `lanes`?");
+    refused("[replay]\nspill_byte = 1\n", "did you mean `spill_bytes`?");
 }
 
 #[test]
