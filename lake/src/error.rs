@@ -87,8 +87,8 @@ pub enum Error {
     },
     /// A generation was made by another pipeline.
     #[error(
-        "table {table} was built by another pipeline ({difference}); `headwater replay run` with the new settings builds \
-         it again beside the live table, or give another --table"
+        "table {table} was built by another pipeline ({difference}); `headwater replay run` with the new settings \
+         builds it again beside the live table, or give another --table"
     )]
     OtherPipeline {
         /// The table.
