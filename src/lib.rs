@@ -6,6 +6,7 @@
 //! standard error.
 
 pub mod cli;
+mod cli_replay;
 pub mod config;
 pub mod definition;
 mod fullness;

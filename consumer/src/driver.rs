@@ -28,17 +28,18 @@ use headwater_common::timestamp::Timestamp;
 use headwater_lake::commit::{self, LaneWriter, Reached, Ready, Standing, Unblock};
 use headwater_lake::cutover::{CaughtUp, Positions};
 use headwater_lake::generation::{self, OpenGeneration};
-use headwater_lake::layout::{GenerationNumber, Lane, PointerNumber};
+use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::{Source, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling};
+use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling, WindowRows};
 use crate::follow::{Follower, Signals, Told};
 use crate::metrics;
 use crate::pipeline::{FormError, Pipeline};
 use crate::policy::{self, Buffered, Limits, Reason};
+use crate::recorded::{NextCut, RecordedCuts};
 
 /// Bytes that one read asks for.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -72,6 +73,8 @@ pub struct Consumer {
     pub spill_folder: PathBuf,
     /// When to stop by itself.
     pub until: Until,
+    /// Says where epochs end in place of the limits: the cuts of another generation.
+    pub recorded: Option<Arc<RecordedCuts>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How often and how long apart an unclear answer of the lake is looked into.
@@ -91,7 +94,7 @@ pub enum Until {
     Forever,
     /// When the positions are committed that were newest when it started.
     CaughtUp,
-    /// When these positions are committed.
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
     Reached(Positions),
 }
 
@@ -147,6 +150,16 @@ pub enum Error {
         /// Why not.
         #[source]
         source: FormError,
+    },
+    /// The lane is not where a recorded cut begins.
+    #[error(
+        "lane {lane} stands in the midst of recorded cut {epoch}: its epochs so far were not those of the recorded cuts"
+    )]
+    BetweenCuts {
+        /// The lane.
+        lane: Lane,
+        /// The recorded cut's epoch.
+        epoch: Epoch,
     },
 }
 
@@ -310,12 +323,13 @@ impl LaneRunner {
     ) -> Result<Self, Error> {
         let all = consumer.source.shards().await.map_err(|error| consumer.stream_error(error))?;
         let mine = all.into_iter().filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
-        let shards: Vec<_> = mine.map(|shard| shard.id).collect();
+        let mut shards: Vec<_> = mine.map(|shard| shard.id).collect();
         let bounds = match &consumer.until {
             Until::Forever => None,
             Until::Reached(positions) => {
-                let bound = |shard: &ShardId| (shard.clone(), positions.get(shard).copied().unwrap_or(Position::START));
-                Some(shards.iter().map(bound).collect())
+                shards.retain(|shard| positions.contains_key(shard));
+                let bound = |shard: &ShardId| positions.get(shard).map(|position| (shard.clone(), *position));
+                Some(shards.iter().filter_map(bound).collect())
             }
             Until::CaughtUp => {
                 let mut bounds = BTreeMap::new();
@@ -371,6 +385,9 @@ impl LaneRunner {
             return Ok(ended);
         }
         self.count_what_is_to_read();
+        if let Some(recorded) = self.consumer.recorded.clone() {
+            return self.follow(&recorded, &mut signals).await;
+        }
         let mut pause = POLL_FIRST;
         loop {
             if self.is_caught_up() {
@@ -483,6 +500,28 @@ impl LaneRunner {
         Ok(reached)
     }
 
+    /// Takes epoch after epoch as the recorded cuts say. A signal is looked for between two of them.
+    async fn follow(&mut self, recorded: &RecordedCuts, signals: &mut Signals) -> Result<Ended, Error> {
+        let mut after = Epoch(0);
+        while !signals.is_stopped() {
+            let next = recorded.next(self.lane, after, self.buffer.positions()).await;
+            let cut = match next.map_err(|error| self.consumer.lake_error(error))? {
+                NextCut::Here(cut) => cut,
+                NextCut::NoMore => return Ok(Ended::Done),
+                NextCut::Elsewhere(epoch) => return Err(Error::BetweenCuts { lane: self.lane, epoch }),
+            };
+            self.first_read_at = self.consumer.clock.now();
+            let taken = self.buffer.take_recorded(&cut, &self.writer.tables()).await;
+            taken.map_err(|error| self.consumer.lake_error(error))?;
+            self.consumer.progress.events_read.fetch_add(self.buffer.event_count(), Ordering::Relaxed);
+            if let Some(ended) = self.cut(Reason::Recorded, signals).await? {
+                return Ok(ended);
+            }
+            after = cut.epoch;
+        }
+        Ok(Ended::Done)
+    }
+
     /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled. Returns
     /// within the pause and one read, so that the driver can look at what time it is.
     async fn read(&self, pause: Option<Duration>) -> Result<Option<Batch>, headwater_stream::Error> {
@@ -494,6 +533,10 @@ impl LaneRunner {
             return std::future::pending().await;
         };
         let after = self.buffer.position(shard);
+        // What is after the bound may be gone by now, and is not asked for.
+        if self.bounds.as_ref().and_then(|bounds| bounds.get(shard)).is_some_and(|bound| after >= *bound) {
+            return Ok(None);
+        }
         let mut read = self.consumer.source.read(shard, after, READ_BYTES).await?;
         ::metrics::gauge!(metrics::MILLIS_BEHIND, "shard" => shard.to_string())
             .set(read.behind_latest.as_secs_f64() * 1000.0);
@@ -523,7 +566,11 @@ impl LaneRunner {
 
     fn decide(&self) -> Option<Reason> {
         let (memory_bytes, spilled_bytes) = (self.buffer.memory_bytes(), self.buffer.spilled_bytes());
-        let (buffered_bytes, windows) = (memory_bytes as u64 + spilled_bytes, self.buffer.window_count().max(1));
+        let buffered_bytes = memory_bytes as u64 + spilled_bytes;
+        let WindowRows { windows, rows, largest } = self.buffer.window_rows();
+        let windows = windows.max(1);
+        // Rows of one table are about as large as each other.
+        let window_bytes = u128::from(buffered_bytes) * u128::from(largest) / u128::from(rows.max(1));
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -536,6 +583,8 @@ impl LaneRunner {
             memory_bytes,
             spilled_bytes,
             file_bytes,
+            // With few windows nothing is moved to disk, and the memory is what ends the epoch.
+            window_bytes: if spilled_bytes > 0 { u64::try_from(window_bytes).unwrap_or(u64::MAX) } else { 0 },
             segments: self.buffer.segment_count(),
             closed_window: self.consumer.limits.window_close && self.buffer.has_closed_window(),
             first_read_at: self.first_read_at,

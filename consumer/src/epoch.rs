@@ -68,6 +68,17 @@ pub struct Ledger {
     pub reasons: BTreeMap<Reason, u64>,
 }
 
+/// How the rows that are in full batches are spread over the windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowRows {
+    /// Windows that have rows.
+    pub windows: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Rows of the window that has most.
+    pub largest: u64,
+}
+
 /// The rows of one epoch of one lane.
 pub struct EpochBuffer {
     settings: Settings,
@@ -95,6 +106,8 @@ pub struct EpochBuffer {
     proposed: Option<Ledger>,
     /// Whether the epoch at hand was proposed already: then a schema has changed meanwhile.
     is_proposed: bool,
+    /// The schema of the epoch at hand, where a recorded cut names it.
+    recorded: Option<TableSchema>,
 }
 
 impl EpochBuffer {
@@ -124,6 +137,7 @@ impl EpochBuffer {
             newest_time: None,
             proposed: None,
             is_proposed: false,
+            recorded: None,
         }
     }
 
@@ -136,6 +150,11 @@ impl EpochBuffer {
     /// Returns where a shard stands, with what is buffered.
     pub fn position(&self, shard: &ShardId) -> Position {
         self.positions.get(shard).copied().unwrap_or(Position::START)
+    }
+
+    /// Returns where all shards stand, with what is buffered.
+    pub fn positions(&self) -> &BTreeMap<ShardId, Position> {
+        &self.positions
     }
 
     /// Returns what the cut that was proposed last said of its events, for the counters.
@@ -160,9 +179,11 @@ impl EpochBuffer {
         self.events.spilled_bytes() + self.superseded.as_ref().map_or(0, Rows::spilled_bytes)
     }
 
-    /// Returns how many windows have rows.
-    pub fn window_count(&self) -> usize {
-        self.events.windows().len()
+    /// Returns how many windows have rows, how many rows there are, and how many the largest window has.
+    pub fn window_rows(&self) -> WindowRows {
+        let windows = self.events.windows();
+        let largest = windows.values().copied().max().unwrap_or(0);
+        WindowRows { windows: windows.len(), rows: windows.values().sum(), largest }
     }
 
     /// Returns how many stretches of shards are buffered.
@@ -200,8 +221,29 @@ impl EpochBuffer {
         self.decode(batch.shard.as_str(), &batch.events)
     }
 
+    /// Takes what a recorded cut took, with the schema that it names: the next epoch is that cut's, row for row. The
+    /// buffer is empty, and the shards stand where the cut begins.
+    ///
+    /// # Errors
+    /// When the log no longer has the events, or rows cannot be moved to disk.
+    pub async fn take_recorded(&mut self, cut: &Cut, tables: &Tables) -> Result<(), LakeError> {
+        let base = tables.get(&Output::Events).and_then(Option::as_ref);
+        let newest = base.map(|base| base.schema.clone()).expect("a rebuild by cuts begins with a schema");
+        let schema = newest.at(cut.output(Output::Events).schema);
+        let decoder = self.fixed_decoder(&schema);
+        self.decode_again(cut.epoch, decoder, &cut.segments).await?;
+        self.segments = cut.segments.clone();
+        cut::advance(&mut self.positions, &cut.segments);
+        self.payload_bytes = cut.bytes;
+        self.recorded = Some(schema);
+        Ok(())
+    }
+
     /// Makes the buffered rows those of a schema that will not change any more for this epoch, and returns it.
     async fn settle(&mut self, epoch: Epoch, tables: &Tables) -> Result<(TableSchema, bool), LakeError> {
+        if let Some(schema) = &self.recorded {
+            return Ok((schema.clone(), false));
+        }
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
         let decoder = self.decoder.as_ref().expect("an epoch is proposed when there is something in it");
         let segments = self.segments.clone();
@@ -376,6 +418,7 @@ impl EpochRows for EpochBuffer {
         self.payload_bytes = 0;
         self.newest_time = None;
         self.is_proposed = false;
+        self.recorded = None;
     }
 }
 

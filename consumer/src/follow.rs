@@ -75,6 +75,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    /// Returns true when the lane is to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.shutdown.borrow() || *self.told.borrow() != Told::GoOn
+    }
+
     /// Does something that may be given up, unless the lane is to stop: then says how. The only `select!`.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Told> {
         tokio::select! {

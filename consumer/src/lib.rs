@@ -4,7 +4,8 @@
 //! of those, with SQL and only with the feature `sql`; [`window`] says which rows belong together; [`epoch`] gathers
 //! them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
 //! carries it out; [`driver`] runs it all, and goes on in another generation when the pointer names one (`follow`).
-//! [`pipeline`] is what the rows are a function of, besides the log.
+//! [`pipeline`] is what the rows are a function of, besides the log. For a rebuild, [`recorded`] cuts may say where
+//! epochs end, [`inference`] what the widest schema of a history is, and [`sample`] how fast it goes.
 //! Absent on purpose: any state on this machine. Where a lane stands is in the lake.
 
 pub mod dead_letter;
@@ -13,10 +14,13 @@ pub mod driver;
 pub mod encode;
 pub mod epoch;
 mod follow;
+pub mod inference;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
+pub mod recorded;
 mod rows;
+pub mod sample;
 pub mod spill;
 pub mod transform;
 pub mod window;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use headwater_common::event_time;
 use headwater_common::window::Partitioning;
 use headwater_lake::generation::Generation;
-use headwater_lake::schema::ColumnType;
+use headwater_lake::schema::{ColumnType, TableSchema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::decode::{DecodeRules, EVENT_ID_FIELD, MissingTime};
+use crate::transform::planner::Planner;
 use crate::transform::{self, Declared, Transform};
 
 /// How events become rows.
@@ -197,6 +198,20 @@ impl Pipeline {
             rules.future_max = Duration::from_millis(millis);
         }
         self
+    }
+
+    /// Returns the schema that a new table begins with when its events have these columns: declared fields have their
+    /// declared types, and with a transform the table has what that gives.
+    ///
+    /// # Errors
+    /// Why the transform cannot be planned with these columns.
+    pub fn first_schema(&self, events: &TableSchema) -> Result<TableSchema, String> {
+        let mut events = events.as_first();
+        transform::declare(&mut events, &self.columns);
+        match &self.transform {
+            None => Ok(events),
+            Some(transform) => Ok(Planner::new(Arc::clone(transform), None, &[]).stage(&events)?.table().clone()),
+        }
     }
 
     /// Returns the hash of the canonical form, 32 hexadecimal digits.

@@ -3,6 +3,7 @@
 //! ```text
 //! <lake>/<table>/_pointer/00000007.json
 //! <lake>/<table>/g00003/_generation.json
+//! <lake>/<table>/g00003/_rebuild.json
 //! <lake>/<table>/g00003/_delta_log/
 //! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
 //! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
@@ -216,6 +217,11 @@ pub fn generation(table: &TableName, output: Output, number: GenerationNumber) -
 /// Returns the key of the generation's description.
 pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_generation.json"))
+}
+
+/// Returns the key of what a generation's rebuild was asked for.
+pub fn rebuild_file(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_rebuild.json"))
 }
 
 /// Returns the key of a commit in a table's Delta log.

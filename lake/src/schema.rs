@@ -191,6 +191,14 @@ impl ColumnType {
             other => other.clone(),
         }
     }
+
+    fn as_first(&self) -> Self {
+        match self {
+            Self::Struct(fields) => Self::Struct(columns_as_first(fields)),
+            Self::List(item) => Self::List(Box::new(item.as_first())),
+            other => other.clone(),
+        }
+    }
 }
 
 impl TableSchema {
@@ -198,6 +206,12 @@ impl TableSchema {
     pub fn at(&self, version: SchemaVersion) -> Self {
         let input = self.input.as_ref().map(|columns| columns_at(columns, version));
         Self { version: version.min(self.version), columns: columns_at(&self.columns, version), input }
+    }
+
+    /// Returns the schema as one that a table begins with: every column came with the first version.
+    pub fn as_first(&self) -> Self {
+        let input = self.input.as_deref().map(columns_as_first);
+        Self { version: SchemaVersion::FIRST, columns: columns_as_first(&self.columns), input }
     }
 
     /// Returns the schema of the table's files.
@@ -251,6 +265,12 @@ impl TableSchema {
 fn columns_at(columns: &[Column], version: SchemaVersion) -> Vec<Column> {
     let known = columns.iter().filter(|column| column.since <= version);
     known.map(|column| Column { kind: column.kind.at(version), ..column.clone() }).collect()
+}
+
+fn columns_as_first(columns: &[Column]) -> Vec<Column> {
+    let first =
+        |column: &Column| Column { kind: column.kind.as_first(), since: SchemaVersion::FIRST, ..column.clone() };
+    columns.iter().map(first).collect()
 }
 
 fn newest(columns: &[Column]) -> Option<SchemaVersion> {
@@ -364,6 +384,16 @@ mod tests {
         }
         assert_eq!(ColumnType::declared("STRING"), Some(ColumnType::Utf8));
         assert_eq!(ColumnType::declared("DECIMAL(10,2)"), None);
+    }
+
+    #[test]
+    fn a_new_table_may_begin_with_the_final_schema_of_another() {
+        let first = example().as_first();
+        assert_eq!(first.version, SchemaVersion(1));
+        assert_eq!(first.at(SchemaVersion(1)), first, "no column comes later, not even inside a list");
+        assert_eq!(first.arrow_schema(), example().arrow_schema());
+        let stored = first.to_delta(&[]);
+        assert_eq!(TableSchema::from_delta(&stored, &[]).unwrap(), first);
     }
 
     #[test]

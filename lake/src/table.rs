@@ -187,6 +187,42 @@ impl DeltaLog {
         self.write(0, actions, operation, Vec::new(), metadata).await
     }
 
+    /// Makes sure that the table is there and has at least this version of its schema: creates it, or commits what it
+    /// lacks. For a generation that begins with the schema of another one.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::create`], and when no clear answer came.
+    pub async fn ensure(&self, schema: &TableSchema, keys: &[PartitionKey]) -> Result<(), Error> {
+        const TRIES: u32 = 5;
+        for _ in 0..TRIES {
+            let commit = match self.snapshot().await? {
+                None => self.create(schema, keys).await?,
+                Some(snapshot) => {
+                    let state = self.state_of(&snapshot)?;
+                    if state.schema.version >= schema.version {
+                        return Ok(());
+                    }
+                    self.change_schema(&state, schema).await?
+                }
+            };
+            if matches!(commit, Commit::Committed(_)) {
+                return Ok(());
+            }
+        }
+        Err(self.foreign(format!("never got version {} of its schema", schema.version.0)))
+    }
+
+    /// Reads the table at its newest version; `None` when it does not exist yet.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::load`].
+    pub async fn newest(&self) -> Result<Base, Error> {
+        match self.snapshot().await? {
+            Some(snapshot) => Ok(Some(Arc::new(self.state_of(&snapshot)?))),
+            None => Ok(None),
+        }
+    }
+
     /// Commits a schema that has grown.
     ///
     /// # Errors

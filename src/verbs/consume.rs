@@ -74,6 +74,7 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         limits: limits(options),
         spill_folder: options.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
         until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
+        recorded: None,
         clock: Arc::new(SystemClock),
         retry: Policy::STORE,
         seed: RandomState::new().build_hasher().finish(),
@@ -128,6 +129,7 @@ fn limits(options: &Consume) -> Limits {
         age: options.flush_age,
         idle: options.flush_idle,
         memory: options.memory,
+        spill: options.spill_bytes,
         window_close: options.flush_on_window_close,
     }
 }

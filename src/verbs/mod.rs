@@ -6,6 +6,7 @@ mod demo;
 mod produce;
 #[cfg(feature = "sql")]
 mod query;
+mod replay;
 mod status;
 mod verify;
 
@@ -16,6 +17,7 @@ pub(crate) async fn run(command: Command, _global: Global) -> anyhow::Result<()>
     match command {
         Command::Produce(options) => produce::run(options).await,
         Command::Consume(options) => consume::run(options).await,
+        Command::Replay(options) => replay::run(options).await,
         #[cfg(feature = "sql")]
         Command::Query(options) => query::run(options).await,
         #[cfg(not(feature = "sql"))]

@@ -15,6 +15,7 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod replay;
 mod transform;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

@@ -87,13 +87,28 @@ pub(crate) fn declared_schema(declared: &Declared) -> Option<TableSchema> {
     if declared.is_empty() {
         return None;
     }
-    let mut columns: Vec<Column> = meta_columns().collect();
+    let mut schema = TableSchema { version: SchemaVersion(0), columns: meta_columns().collect(), input: None };
+    declare(&mut schema, declared);
+    Some(schema)
+}
+
+/// Gives the declared fields their types, and columns where they have none.
+pub(crate) fn declare(schema: &mut TableSchema, declared: &Declared) {
+    let TableSchema { version, columns, .. } = schema;
     for (source, kind) in declared {
+        if let Some(column) = columns.iter_mut().find(|column| column.source() == source) {
+            column.kind.clone_from(kind);
+            continue;
+        }
         let name = holdable_name(source, |name| columns.iter().any(|column| column.name.to_lowercase() == name));
         let source = (name != *source).then(|| source.clone());
-        columns.push(Column { name, source, kind: kind.clone(), since: SchemaVersion(0) });
+        columns.push(Column { name, source, kind: kind.clone(), since: *version });
     }
-    Some(TableSchema { version: SchemaVersion(0), columns, input: None })
+}
+
+/// Returns the schema of the events that a table's rows were made of.
+pub fn event_schema(table: &TableSchema) -> TableSchema {
+    if table.input.is_some() { input_of(table) } else { table.clone() }
 }
 
 /// Returns the schema that events are decoded to where there is a table with a transform.
