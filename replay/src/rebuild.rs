@@ -136,7 +136,7 @@ impl Request {
         let refused = |reason: String| Err(Error::CutsOfAnother { generation: live.number, reason });
         if self.pipeline.hash() != live.pipeline_hash {
             let difference = live.difference(&self.pipeline.canonical());
-            return refused(format!("they were made by another pipeline ({difference})"));
+            return refused(format!("they were made by another pipeline:\n{difference}"));
         }
         if self.lanes != live.lanes {
             return refused(format!("they are of {} lanes, not of {}", live.lanes, self.lanes));

@@ -98,6 +98,7 @@ impl World {
             limits: self.limits,
             spill_folder: std::env::temp_dir(),
             until,
+            recorded: None,
             clock: Arc::clone(&self.clock),
             retry: QUICK,
             seed: 1,

@@ -64,7 +64,7 @@ fn files(place: &Workplace, folder: &str, ending: &str) -> BTreeMap<PathBuf, Vec
 
 /// Five days, a new field from the middle on, and values that do not fit their column after the first epoch.
 fn line(n: u64) -> String {
-    let amount = if n > 400 && n % 50 == 0 { "\"broken\"".to_owned() } else { format!("{}.5", n % 97) };
+    let amount = if n > 400 && n.is_multiple_of(50) { "\"broken\"".to_owned() } else { format!("{}.5", n % 97) };
     let later = if n > 500 { format!(",\"later\":{{\"k\":{n}}}") } else { String::new() };
     format!("{{\"n\":{n},\"at\":\"2026-11-0{}T0{}:00:00Z\",\"amount\":{amount}{later}}}", 1 + n % 5, n % 7)
 }
@@ -135,7 +135,7 @@ fn the_same_cuts_give_the_same_bytes() {
     assert_eq!(status(&place).len(), 2, "it went on with g00002");
     let said = place.run(&run_words(&["--same-cuts", "--partition-by", "year"]));
     assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("another pipeline (partition_by was"), "{}", said.err);
+    assert!(said.err.contains("another pipeline"), "{}", said.err);
 }
 
 #[test]
