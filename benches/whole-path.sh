@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole path of a generated CSV: produce, consume, verify. Prints rows per CPU second, the median of three runs.
+# The whole path of a generated CSV: produce, consume, replay, verify. Prints rows per CPU second, the median of three
+# runs, and fails when a replay is slower than 0.9 of the consumer that caught up.
 #
 #   benches/whole-path.sh [ROWS]        1000000 unless told; needs a release build (it makes one)
 set -euo pipefail
@@ -31,14 +32,20 @@ cpu_seconds() {
 
 median() { sort -n | sed -n 2p; }
 
-: > produce.txt; : > consume.txt
+: > produce.txt; : > consume.txt; : > replay.txt
 for _ in 1 2 3; do
     rm -rf stream lake .headwater
     cpu_seconds "$headwater" produce in.csv --to log:stream --log off >> produce.txt
     cpu_seconds "$headwater" consume --from log:stream --lake lake --table t --until-caught-up --log off >> consume.txt
+    cpu_seconds "$headwater" replay run --from log:stream --lake lake --table t --log off >> replay.txt
 done
+"$headwater" replay compare --lake lake --table t --log off
 "$headwater" verify --full --lake lake --log off
-for step in produce consume; do
+for step in produce consume replay; do
     awk -v rows="$rows" -v step="$step" '{ printf "%s: %.2f CPU s, %d rows per CPU s\n", step, $1, rows / $1 }' \
         <(median < $step.txt)
 done
+awk -v consume="$(median < consume.txt)" -v replay="$(median < replay.txt)" 'BEGIN {
+    printf "replay: %.2f of the speed of the consumer that caught up\n", consume / replay
+    exit (consume / replay < 0.9)
+}'

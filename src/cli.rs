@@ -8,8 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use headwater_common::quantity::{Bytes, Rate, parse_duration};
 use headwater_common::timestamp::Timestamp;
 use headwater_common::window::Partitioning;
-use headwater_lake::layout::TableName;
+use headwater_lake::layout::{GenerationNumber, TableName};
 use headwater_stream::url::StreamUrl;
+
+pub use crate::cli_replay::{
+    Replay, ReplayCommand, ReplayCompare, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
+};
+use crate::definition::Definition;
 
 /// Turns an event stream into a query-ready Parquet lake, exactly once.
 #[derive(Debug, Parser)]
@@ -57,6 +62,8 @@ pub enum Command {
     Produce(Produce),
     /// Turns the events of a stream into a table of the lake, exactly once
     Consume(Consume),
+    /// Builds a table again from the stream, beside the live one
+    Replay(Replay),
     /// Runs a SQL statement over the lake
     Query(Query),
     /// Shows the streams' shards and the tables' lanes, positions, rows, files and dead letters
@@ -215,6 +222,12 @@ pub struct Consume {
     /// Where rows of many windows wait that the memory has no room for [default: the system's temporary folder]
     #[arg(long, value_name = "PATH")]
     pub spill_dir: Option<PathBuf>,
+    /// Goes on in its own generation when a cutover has kept a lane waiting for so long
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub seal_wait: Duration,
+    /// Ends an epoch when so many bytes of rows wait there
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub spill_bytes: Bytes,
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,
@@ -224,6 +237,12 @@ pub struct Consume {
     /// Serves /metrics, /healthz and /readyz there
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Which of these the user has set, by the key in the file; the others are those of the table, where there is one.
+    #[arg(skip)]
+    pub given: std::collections::BTreeSet<String>,
+    /// What only the file can say of the pipeline.
+    #[arg(skip)]
+    pub definition: Definition,
 }
 
 /// Options of `query`.
@@ -269,6 +288,9 @@ pub struct Verify {
     /// One table [default: all]
     #[arg(long)]
     pub table: Option<TableName>,
+    /// One generation, such as g00002 [default: the live one]
+    #[arg(long)]
+    pub generation: Option<GenerationNumber>,
     /// Reads every file and compares the digest of its rows
     #[arg(long)]
     pub full: bool,

@@ -1,11 +1,14 @@
 //! The command line: one file a verb under `verbs`, thin; what they do is in the crates.
 //!
-//! [`cli`] says what can be asked, [`config`] where each setting comes from, `telemetry` and `signals` how the
+//! [`cli`] says what can be asked, [`config`] where each setting comes from, [`definition`] what only the file can say of
+//! a pipeline, `telemetry` and `signals` how the
 //! process talks and stops, `fullness` what is about to fill up. Data goes to standard output, everything else to
 //! standard error.
 
 pub mod cli;
+mod cli_replay;
 pub mod config;
+pub mod definition;
 mod fullness;
 mod progress;
 mod signals;

@@ -53,7 +53,8 @@ pub(crate) fn show(what: &'static str, read: impl Fn() -> Reading + Send + 'stat
                 shown.set_position(done);
             } else {
                 let per_second = (done - last) / LOG.as_secs();
-                tracing::info!(done, total, per_second, "{what}");
+                let seconds_left = total.and_then(|total| total.saturating_sub(done).checked_div(per_second));
+                tracing::info!(done, total, per_second, seconds_left, "{what}");
                 last = done;
             }
         }

@@ -32,7 +32,7 @@ pub(crate) fn start_logging(global: &Global) {
 /// A bare level is that of this project's crates. The libraries below speak up when something needs a look; the Delta
 /// kernel calls a table that does not exist yet an error, and what matters of it comes back as an error anyway.
 fn directives(filter: &str) -> String {
-    const CRATES: [&str; 7] = ["", "_common", "_stream", "_lake", "_producer", "_consumer", "_query"];
+    const CRATES: [&str; 8] = ["", "_common", "_stream", "_lake", "_producer", "_consumer", "_replay", "_query"];
     if filter.contains(['=', ',']) {
         return filter.to_owned();
     }

@@ -36,12 +36,15 @@ pub fn schema() -> TableSchema {
             column("eventId", Utf8),
             column("pipeline", Utf8),
         ],
+        input: None,
     }
 }
 
 /// One event that cannot be a row.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
+    /// Its number among the events of the epoch.
+    ordinal: u64,
     event: Event,
     shard: String,
     misfit: Misfit,
@@ -66,8 +69,9 @@ pub struct Origin {
 }
 
 impl DeadLetters {
-    /// Adds an event with its original bytes.
-    pub fn push(&mut self, shard: &str, event: &Event, misfit: Misfit) {
+    /// Adds an event with its original bytes; `ordinal` is its number among the events of the epoch. A stage may find
+    /// out later than another that an event is no row, so letters may come out of order.
+    pub fn push(&mut self, ordinal: u64, shard: &str, event: &Event, misfit: Misfit) {
         // The event shares the memory of the whole read; a letter must not keep that alive.
         let event = Event {
             payload: bytes::Bytes::copy_from_slice(&event.payload),
@@ -75,7 +79,7 @@ impl DeadLetters {
             ..event.clone()
         };
         self.bytes += event.payload.len() + event.partition_key.len() + misfit.message.len() + 128;
-        self.letters.push(DeadLetter { event, shard: shard.to_owned(), misfit });
+        self.letters.push(DeadLetter { ordinal, event, shard: shard.to_owned(), misfit });
     }
 
     /// Returns how many letters there are.
@@ -102,11 +106,12 @@ impl DeadLetters {
         counts
     }
 
-    /// Returns the letters as rows, in the order they came; a letter's time is its arrival.
-    pub fn rows(&self, origin: &Origin) -> Option<Decoded> {
+    /// Returns the letters as rows, in the order of the events; a letter's time is its arrival.
+    pub fn rows(&mut self, origin: &Origin) -> Option<Decoded> {
         if self.is_empty() {
             return None;
         }
+        self.letters.sort_by_key(|letter| letter.ordinal);
         let letters = &self.letters;
         let text = |value: &dyn Fn(&DeadLetter) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(letters.iter().map(value)))

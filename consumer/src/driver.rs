@@ -1,7 +1,17 @@
-//! Runs the lanes: reads, decides when to cut, hands epochs to the commit protocol. The only `select!` is here.
+//! Runs the lanes: reads, decides when to cut, hands epochs to the commit protocol, goes where the pointer points.
 //!
 //! Guarantees: nothing is read that is not buffered or committed; when the budget is full reading stops; a shutdown
-//! cuts and commits what is buffered. Relies on nothing local: after a crash the lake says where to go on.
+//! cuts and commits what is buffered; a dead tool stops the stream for `seal_wait` at most. Relies on nothing local:
+//! after a crash the lake says where to go on.
+//!
+//! ```text
+//! run: open at the pointer -> lanes: recover -> read, cut, read, cut ...
+//!        ^                             |            | each cut, each idle tick: another generation is live
+//!        |                             | sealed     |
+//!        |                             v            v
+//!        +-----(another is live)---- wait ------> stop all lanes without a cut
+//!                                      | overdue: create the pointer, naming this generation; then recover
+//! ```
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,17 +25,21 @@ use headwater_common::hash;
 use headwater_common::position::{Position, ShardId};
 use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
-use headwater_lake::commit::{self, LaneWriter, Ready};
-use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::Lane;
+use headwater_lake::commit::{self, LaneWriter, Reached, Ready, Standing, Unblock};
+use headwater_lake::cutover::{CaughtUp, Positions};
+use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
+use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::{Source, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling};
+use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling, WindowRows};
+use crate::follow::{Follower, Signals, Told};
 use crate::metrics;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{FormError, Pipeline};
 use crate::policy::{self, Buffered, Limits, Reason};
+use crate::recorded::{NextCut, RecordedCuts};
 
 /// Bytes that one read asks for.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -34,6 +48,12 @@ const READ_BYTES: usize = 4 * 1024 * 1024;
 /// also how late the age of what is buffered may be noticed.
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(200);
+
+/// How long apart a blocked lane looks whether its seal is decided.
+const BLOCKED_POLL: Duration = Duration::from_millis(500);
+
+/// How long a seal may block a lane before the consumer decides its pointer, unless told otherwise.
+pub const SEAL_WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Encoded bytes per byte in memory that the first epoch is expected to need.
 const FIRST_RATIO: f64 = 0.5;
@@ -53,23 +73,29 @@ pub struct Consumer {
     pub spill_folder: PathBuf,
     /// When to stop by itself.
     pub until: Until,
+    /// Says where epochs end in place of the limits: the cuts of another generation.
+    pub recorded: Option<Arc<RecordedCuts>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How often and how long apart an unclear answer of the lake is looked into.
     pub retry: Policy,
     /// Seeds the jitter of the pauses; each lane makes its own of it.
     pub seed: u64,
+    /// How long a seal may block a lane: then its tool counts as dead, and the consumer creates the pointer itself.
+    pub seal_wait: Duration,
     /// What the consumer says of its work while it runs.
     pub progress: Arc<Progress>,
 }
 
 /// When a consumer stops by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Until {
     /// Never.
     Forever,
     /// When the positions are committed that were newest when it started.
     CaughtUp,
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
+    Reached(Positions),
 }
 
 /// Counters for people who watch; the lake's own account is in the cuts.
@@ -81,6 +107,8 @@ pub struct Progress {
     pub events_committed: AtomicU64,
     /// Dead letters committed in this run.
     pub dead_letters: AtomicU64,
+    /// Events of this run that the transform left out, committed.
+    pub filtered: AtomicU64,
     /// Payload bytes committed in this run.
     pub bytes_committed: AtomicU64,
     /// Epochs committed in this run.
@@ -112,34 +140,150 @@ pub enum Error {
         #[source]
         source: headwater_lake::Error,
     },
+    /// The live generation was built by a pipeline that this version cannot run.
+    #[error("cannot go on with {generation} of table {table}, which is live now")]
+    Pipeline {
+        /// The table.
+        table: String,
+        /// The generation.
+        generation: GenerationNumber,
+        /// Why not.
+        #[source]
+        source: FormError,
+    },
+    /// The lane is not where a recorded cut begins.
+    #[error(
+        "lane {lane} stands in the midst of recorded cut {epoch}: its epochs so far were not those of the recorded cuts"
+    )]
+    BetweenCuts {
+        /// The lane.
+        lane: Lane,
+        /// The recorded cut's epoch.
+        epoch: Epoch,
+    },
+}
+
+/// How the lanes of a consumer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// In order: there is an end, or they were told to stop.
+    Done,
+    /// Another generation is live.
+    Moved,
+    /// A candidate met a seal that it may not pass.
+    Overtaken,
 }
 
 impl Consumer {
     /// Consumes until the end that was asked for, or until `shutdown` turns true: then what is buffered is cut and
-    /// committed.
+    /// committed. Follows the pointer: when it names another generation, goes on there, with that one's own pipeline
+    /// and positions.
     ///
     /// # Errors
     /// The first error of a lane; the other lanes are shut down in order before it is returned.
-    pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        // When a lane fails the others are told to stop; they cannot be told by `shutdown`, which is not ours.
-        let (stop_lanes, stopped) = watch::channel(false);
+    pub async fn run(mut self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        loop {
+            let highest = self.highest_pointer().await?;
+            if highest.generation != self.generation.description.number {
+                self = self.moved_to(highest.generation).await?;
+            }
+            let now = self.clock.now();
+            let follower = Follower::new(Arc::clone(&self.generation), highest.number, now);
+            let ended = self.run_lanes(Standing::Live, Some(Arc::new(follower)), &shutdown).await?;
+            if ended != Ended::Moved {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Consumes into a generation that is not live, for the pointer after `after`, until the end that was asked for.
+    /// `None` when `shutdown` turned true before.
+    ///
+    /// # Errors
+    /// As [`Consumer::run`].
+    pub async fn catch_up(
+        &self,
+        after: PointerNumber,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<Option<CaughtUp>, Error> {
+        let ended = self.run_lanes(Standing::Candidate { after }, None, shutdown).await?;
+        Ok(match ended {
+            Ended::Overtaken | Ended::Moved => Some(CaughtUp::Overtaken),
+            Ended::Done if *shutdown.borrow() => None,
+            Ended::Done => Some(CaughtUp::Reached),
+        })
+    }
+
+    /// Commits what is published in the generation, up to its seals, and reads nothing new.
+    ///
+    /// # Errors
+    /// As [`Consumer::run`].
+    pub async fn finish(&self) -> Result<(), Error> {
+        for lane in self.generation.description.lane_set() {
+            let mut runner = LaneRunner::start(self.clone(), lane, Standing::Live, None).await?;
+            runner.recover_writer().await?;
+        }
+        Ok(())
+    }
+
+    async fn run_lanes(
+        &self,
+        standing: Standing,
+        follower: Option<Arc<Follower>>,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<Ended, Error> {
+        // When a lane fails or the pointer moves the others are told; `shutdown` is not ours to tell it with.
+        let (tell_lanes, told) = watch::channel(Told::GoOn);
         let mut lanes = JoinSet::new();
         for lane in self.generation.description.lane_set() {
-            let runner = LaneRunner::start(self.clone(), lane).await?;
-            lanes.spawn(runner.run(shutdown.clone(), stopped.clone()));
+            let runner = LaneRunner::start(self.clone(), lane, standing, follower.clone()).await?;
+            lanes.spawn(runner.run(Signals { shutdown: shutdown.clone(), told: told.clone() }));
         }
-        let mut outcome = Ok(());
-        while let Some(ended) = lanes.join_next().await {
-            let result = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            if let Err(error) = result {
-                let _ = stop_lanes.send(true);
-                match &outcome {
-                    Ok(()) => outcome = Err(error),
-                    Err(_) => tracing::error!(error = ?error, "another lane failed as well"),
+        let (mut ended, mut failure) = (Ended::Done, None);
+        while let Some(joined) = lanes.join_next().await {
+            match joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+                Ok(Ended::Done) => {}
+                Ok(left) => {
+                    ended = left;
+                    let _ = tell_lanes.send(Told::Leave);
+                }
+                Err(error) => {
+                    let _ = tell_lanes.send(Told::Cut);
+                    match &failure {
+                        None => failure = Some(error),
+                        Some(_) => tracing::error!(error = ?error, "another lane failed as well"),
+                    }
                 }
             }
         }
-        outcome
+        failure.map_or(Ok(ended), Err)
+    }
+
+    /// Returns the consumer of another generation of the same table.
+    async fn moved_to(&self, number: GenerationNumber) -> Result<Self, Error> {
+        let OpenGeneration { store, table, description } = self.generation.as_ref();
+        let open = generation::open(store, table, number).await.map_err(|error| self.lake_error(error))?;
+        if open.description.stream != description.stream {
+            let (expected, actual) = (open.description.stream, description.stream.clone());
+            return Err(self.lake_error(headwater_lake::Error::OtherStream { table: table.clone(), expected, actual }));
+        }
+        let pipeline = Pipeline::of(&open.description).map_err(|source| Error::Pipeline {
+            table: table.to_string(),
+            generation: number,
+            source,
+        })?;
+        pointer::link_current(store, table).await.map_err(|error| self.lake_error(error))?;
+        tracing::info!(%table, from = %description.number, to = %number, "the pointer moved; going on there");
+        Ok(Self { generation: Arc::new(open), pipeline, ..self.clone() })
+    }
+
+    async fn highest_pointer(&self) -> Result<Pointer, Error> {
+        let OpenGeneration { store, table, .. } = self.generation.as_ref();
+        let highest = pointer::highest(store, table).await.map_err(|error| self.lake_error(error))?;
+        highest.ok_or_else(|| {
+            let key = headwater_lake::layout::pointers(table);
+            self.lake_error(headwater_lake::Error::Damaged { key, source: "the table has no pointer".into() })
+        })
     }
 
     fn stream_error(&self, source: headwater_stream::Error) -> Error {
@@ -154,6 +298,8 @@ impl Consumer {
 struct LaneRunner {
     consumer: Consumer,
     lane: Lane,
+    /// Looks for the next pointer; a candidate has none.
+    follower: Option<Arc<Follower>>,
     shards: Vec<ShardId>,
     /// Where to stop in each shard.
     bounds: Option<BTreeMap<ShardId, Position>>,
@@ -168,19 +314,23 @@ struct LaneRunner {
     encoded_ratio: f64,
 }
 
-/// What woke the driver.
-enum Wake {
-    Shutdown,
-    Read(Result<Option<Batch>, headwater_stream::Error>),
-}
-
 impl LaneRunner {
-    async fn start(consumer: Consumer, lane: Lane) -> Result<Self, Error> {
+    async fn start(
+        consumer: Consumer,
+        lane: Lane,
+        standing: Standing,
+        follower: Option<Arc<Follower>>,
+    ) -> Result<Self, Error> {
         let all = consumer.source.shards().await.map_err(|error| consumer.stream_error(error))?;
         let mine = all.into_iter().filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
-        let shards: Vec<_> = mine.map(|shard| shard.id).collect();
-        let bounds = match consumer.until {
+        let mut shards: Vec<_> = mine.map(|shard| shard.id).collect();
+        let bounds = match &consumer.until {
             Until::Forever => None,
+            Until::Reached(positions) => {
+                shards.retain(|shard| positions.contains_key(shard));
+                let bound = |shard: &ShardId| positions.get(shard).map(|position| (shard.clone(), *position));
+                Some(shards.iter().filter_map(bound).collect())
+            }
             Until::CaughtUp => {
                 let mut bounds = BTreeMap::new();
                 for shard in &shards {
@@ -196,6 +346,7 @@ impl LaneRunner {
             clock: Arc::clone(&consumer.clock),
             retry: consumer.retry,
             seed: consumer.seed.wrapping_add(u64::from(lane.index)),
+            standing,
         })
         .map_err(|error| consumer.lake_error(error))?;
         let buffer = EpochBuffer::new(EpochSettings {
@@ -214,6 +365,7 @@ impl LaneRunner {
         Ok(Self {
             consumer,
             lane,
+            follower,
             shards,
             bounds,
             writer,
@@ -226,52 +378,148 @@ impl LaneRunner {
         })
     }
 
-    async fn run(
-        mut self,
-        mut shutdown: watch::Receiver<bool>,
-        mut stopped: watch::Receiver<bool>,
-    ) -> Result<(), Error> {
-        let ready = self.writer.recover(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
-        self.resume(ready);
+    async fn run(mut self, mut signals: Signals) -> Result<Ended, Error> {
+        if let Reached::Blocked(seal) = self.recover_writer().await?
+            && let Some(ended) = self.unblock(seal, &mut signals).await?
+        {
+            return Ok(ended);
+        }
         self.count_what_is_to_read();
+        if let Some(recorded) = self.consumer.recorded.clone() {
+            return self.follow(&recorded, &mut signals).await;
+        }
         let mut pause = POLL_FIRST;
         loop {
             if self.is_caught_up() {
-                self.cut(Reason::Shutdown).await?;
+                if let Some(ended) = self.cut(Reason::Shutdown, &mut signals).await? {
+                    return Ok(ended);
+                }
                 // When another writer was faster, the positions are the lake's again.
                 if self.is_caught_up() {
-                    return Ok(());
+                    return Ok(Ended::Done);
                 }
                 continue;
             }
             let idle = self.empty >= self.shards.len();
-            let wake = tokio::select! {
-                biased;
-                () = is_true(&mut shutdown) => Wake::Shutdown,
-                () = is_true(&mut stopped) => Wake::Shutdown,
-                read = self.read(idle.then_some(pause)) => Wake::Read(read),
-            };
-            match wake {
-                Wake::Shutdown => return self.cut(Reason::Shutdown).await,
-                Wake::Read(Err(error)) => {
+            let woken = signals.unless_stopped(self.read(idle.then_some(pause))).await;
+            match woken {
+                Err(Told::Leave) => return Ok(Ended::Done),
+                Err(_) => {
+                    self.write(Reason::Shutdown).await?;
+                    return Ok(Ended::Done);
+                }
+                Ok(Err(error)) => {
                     // What was read before is good: it is committed before the error is told.
-                    self.cut(Reason::Shutdown).await?;
+                    self.write(Reason::Shutdown).await?;
                     return Err(self.consumer.stream_error(error));
                 }
-                Wake::Read(Ok(Some(batch))) => {
+                Ok(Ok(Some(batch))) => {
                     pause = POLL_FIRST;
                     self.empty = 0;
                     self.add(&batch)?;
                 }
-                Wake::Read(Ok(None)) => {
+                Ok(Ok(None)) => {
                     self.empty += 1;
-                    pause = if idle { (pause * 2).min(POLL_MAX) } else { pause };
+                    if idle {
+                        pause = (pause * 2).min(POLL_MAX);
+                        if self.has_moved(false).await? {
+                            return Ok(Ended::Moved);
+                        }
+                    }
                 }
             }
-            if let Some(reason) = self.decide() {
-                self.cut(reason).await?;
+            if let Some(reason) = self.decide()
+                && let Some(ended) = self.cut(reason, &mut signals).await?
+            {
+                return Ok(ended);
             }
         }
+    }
+
+    /// Cuts what is buffered, and looks for the next pointer. Returns how the lane ends when it ends by that.
+    async fn cut(&mut self, reason: Reason, signals: &mut Signals) -> Result<Option<Ended>, Error> {
+        if let Some(seal) = self.write(reason).await? {
+            return self.unblock(seal, signals).await;
+        }
+        Ok(self.has_moved(true).await?.then_some(Ended::Moved))
+    }
+
+    /// Looks for the next pointer, now or when it is time again; true when another generation is live.
+    async fn has_moved(&self, now: bool) -> Result<bool, Error> {
+        let Some(follower) = &self.follower else {
+            return Ok(false);
+        };
+        let time = self.consumer.clock.now();
+        let moved = if now { follower.has_moved(time).await } else { follower.has_moved_at_times(time).await };
+        moved.map_err(|error| self.consumer.lake_error(error))
+    }
+
+    /// Waits in front of a seal until its pointer is decided, and decides it when the seal is overdue. `None` when the
+    /// lane goes on in this generation.
+    async fn unblock(&mut self, seal: PointerNumber, signals: &mut Signals) -> Result<Option<Ended>, Error> {
+        if self.follower.is_none() {
+            return Ok(Some(Ended::Overtaken));
+        }
+        let own = self.consumer.generation.description.number;
+        let (mut seal, mut since) = (seal, self.consumer.clock.now());
+        tracing::info!(lane = %self.lane, pointer = %seal, "the lane is sealed; waiting for the pointer");
+        loop {
+            let highest = self.consumer.highest_pointer().await?;
+            let waited = self.consumer.clock.now().since(since);
+            match commit::unblock(seal, own, &highest, waited, self.consumer.seal_wait) {
+                Unblock::MoveTo(_) => return Ok(Some(Ended::Moved)),
+                Unblock::Pass => match self.recover_writer().await? {
+                    Reached::Ready(_) => return Ok(None),
+                    Reached::Blocked(next) if next != seal => (seal, since) = (next, self.consumer.clock.now()),
+                    // The pointer has moved between the two looks.
+                    Reached::Blocked(_) => {}
+                },
+                Unblock::Break(pointer) => {
+                    tracing::warn!(lane = %self.lane, pointer = %seal, "the seal is overdue; its tool counts as dead");
+                    let OpenGeneration { store, table, .. } = self.consumer.generation.as_ref();
+                    // Whoever wins: the next look tells.
+                    let created = pointer::create(store, table, &pointer).await;
+                    created.map_err(|error| self.consumer.lake_error(error))?;
+                }
+                Unblock::Wait => {
+                    if signals.unless_stopped(tokio::time::sleep(BLOCKED_POLL)).await.is_err() {
+                        return Ok(Some(Ended::Done));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds out where the lane stands, finishes what is published, and takes up the positions.
+    async fn recover_writer(&mut self) -> Result<Reached, Error> {
+        let recovered = self.writer.recover(&mut self.buffer).await;
+        let reached = recovered.map_err(|error| self.consumer.lake_error(error))?;
+        if let Reached::Ready(ready) = &reached {
+            self.resume(ready.clone());
+        }
+        Ok(reached)
+    }
+
+    /// Takes epoch after epoch as the recorded cuts say. A signal is looked for between two of them.
+    async fn follow(&mut self, recorded: &RecordedCuts, signals: &mut Signals) -> Result<Ended, Error> {
+        let mut after = Epoch(0);
+        while !signals.is_stopped() {
+            let next = recorded.next(self.lane, after, self.buffer.positions()).await;
+            let cut = match next.map_err(|error| self.consumer.lake_error(error))? {
+                NextCut::Here(cut) => cut,
+                NextCut::NoMore => return Ok(Ended::Done),
+                NextCut::Elsewhere(epoch) => return Err(Error::BetweenCuts { lane: self.lane, epoch }),
+            };
+            self.first_read_at = self.consumer.clock.now();
+            let taken = self.buffer.take_recorded(&cut, &self.writer.tables()).await;
+            taken.map_err(|error| self.consumer.lake_error(error))?;
+            self.consumer.progress.events_read.fetch_add(self.buffer.event_count(), Ordering::Relaxed);
+            if let Some(ended) = self.cut(Reason::Recorded, signals).await? {
+                return Ok(ended);
+            }
+            after = cut.epoch;
+        }
+        Ok(Ended::Done)
     }
 
     /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled. Returns
@@ -285,6 +533,10 @@ impl LaneRunner {
             return std::future::pending().await;
         };
         let after = self.buffer.position(shard);
+        // What is after the bound may be gone by now, and is not asked for.
+        if self.bounds.as_ref().and_then(|bounds| bounds.get(shard)).is_some_and(|bound| after >= *bound) {
+            return Ok(None);
+        }
         let mut read = self.consumer.source.read(shard, after, READ_BYTES).await?;
         ::metrics::gauge!(metrics::MILLIS_BEHIND, "shard" => shard.to_string())
             .set(read.behind_latest.as_secs_f64() * 1000.0);
@@ -314,7 +566,11 @@ impl LaneRunner {
 
     fn decide(&self) -> Option<Reason> {
         let (memory_bytes, spilled_bytes) = (self.buffer.memory_bytes(), self.buffer.spilled_bytes());
-        let (buffered_bytes, windows) = (memory_bytes as u64 + spilled_bytes, self.buffer.window_count().max(1));
+        let buffered_bytes = memory_bytes as u64 + spilled_bytes;
+        let WindowRows { windows, rows, largest } = self.buffer.window_rows();
+        let windows = windows.max(1);
+        // Rows of one table are about as large as each other.
+        let window_bytes = u128::from(buffered_bytes) * u128::from(largest) / u128::from(rows.max(1));
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -327,6 +583,8 @@ impl LaneRunner {
             memory_bytes,
             spilled_bytes,
             file_bytes,
+            // With few windows nothing is moved to disk, and the memory is what ends the epoch.
+            window_bytes: if spilled_bytes > 0 { u64::try_from(window_bytes).unwrap_or(u64::MAX) } else { 0 },
             segments: self.buffer.segment_count(),
             closed_window: self.consumer.limits.window_close && self.buffer.has_closed_window(),
             first_read_at: self.first_read_at,
@@ -336,19 +594,24 @@ impl LaneRunner {
         policy::decide(&self.consumer.limits, lanes, &buffered, self.consumer.clock.now())
     }
 
-    async fn cut(&mut self, reason: Reason) -> Result<(), Error> {
+    /// Writes what is buffered as an epoch. Returns the seal that blocks the lane, if one does.
+    async fn write(&mut self, reason: Reason) -> Result<Option<PointerNumber>, Error> {
         if self.buffer.event_count() == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let buffered_bytes = self.buffer.memory_bytes() as u64 + self.buffer.spilled_bytes();
         let began = self.consumer.clock.now();
-        let ready = self.writer.write(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
+        let reached = self.writer.write(&mut self.buffer).await.map_err(|error| self.consumer.lake_error(error))?;
         let took = self.consumer.clock.now().since(began);
         self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
+        let ready = match reached {
+            Reached::Ready(ready) => ready,
+            Reached::Blocked(seal) => return Ok(Some(seal)),
+        };
         if ready.positions.is_some() {
             tracing::warn!(lane = %self.lane, after = %ready.after, "another writer was faster; going on from the lake");
             self.resume(ready);
-            return Ok(());
+            return Ok(None);
         }
         let ledger = self.buffer.proposed().expect("what was written was proposed").clone();
         self.count(&ledger, buffered_bytes, took);
@@ -357,12 +620,13 @@ impl LaneRunner {
             lane = %self.lane,
             epoch = ready.after.0,
             events = account.read,
+            filtered = account.filtered,
             dead_letters = account.dead_letters,
             ?reason,
             millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "epoch committed"
         );
-        Ok(())
+        Ok(None)
     }
 
     fn count(&mut self, ledger: &crate::epoch::Ledger, buffered_bytes: u64, took: Duration) {
@@ -373,6 +637,7 @@ impl LaneRunner {
         let progress = &self.consumer.progress;
         progress.events_committed.fetch_add(ledger.account.read, Ordering::Relaxed);
         progress.dead_letters.fetch_add(ledger.account.dead_letters, Ordering::Relaxed);
+        progress.filtered.fetch_add(ledger.account.filtered, Ordering::Relaxed);
         progress.bytes_committed.fetch_add(ledger.bytes, Ordering::Relaxed);
         progress.epochs.fetch_add(1, Ordering::Relaxed);
         let encoded = self.writer.encoded_bytes();
@@ -404,12 +669,5 @@ impl LaneRunner {
         let left =
             |(shard, bound): (&ShardId, &Position)| number(*bound).saturating_sub(number(self.buffer.position(shard)));
         self.consumer.progress.events_to_read.fetch_add(bounds.iter().map(left).sum(), Ordering::Relaxed);
-    }
-}
-
-/// Waits until the value turns true; for ever when its sender is gone.
-async fn is_true(value: &mut watch::Receiver<bool>) {
-    if value.wait_for(|told| *told).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

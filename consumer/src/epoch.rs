@@ -1,13 +1,15 @@
 //! The rows of the epoch at hand: gathered from reads, proposed as a cut, encoded file by file; or read again by the
 //! boundaries of a cut that is there already.
 
+mod decoding;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use headwater_common::accounts::Account;
-use headwater_common::event::{Batch, Event};
+use headwater_common::event::Batch;
 use headwater_common::position::{Position, Segment, ShardId};
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::Error as LakeError;
@@ -19,9 +21,12 @@ use headwater_lake::schema::TableSchema;
 use headwater_stream::Source;
 
 use crate::dead_letter::{self, DeadLetters, Origin};
-use crate::decode::{Decoder, Growing, Reason};
+use crate::decode::{Decoder, Reason};
 use crate::pipeline::Pipeline;
 use crate::rows::Rows;
+use crate::transform::planner::Planner;
+use crate::transform::stage::Stage;
+use crate::transform::waiting::Waiting;
 
 /// Bytes that one read asks for when an epoch is read again.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -63,6 +68,17 @@ pub struct Ledger {
     pub reasons: BTreeMap<Reason, u64>,
 }
 
+/// How the rows that are in full batches are spread over the windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowRows {
+    /// Windows that have rows.
+    pub windows: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Rows of the window that has most.
+    pub largest: u64,
+}
+
 /// The rows of one epoch of one lane.
 pub struct EpochBuffer {
     settings: Settings,
@@ -70,7 +86,16 @@ pub struct EpochBuffer {
     /// Where each shard of the lane stands, with what is buffered.
     positions: BTreeMap<ShardId, Position>,
     decoder: Option<Decoder>,
+    /// Plans the transform from what the table was when the decoder began; `None` without a transform.
+    planner: Option<Arc<Planner>>,
+    /// The transform for the columns that the decoder had when rows were last taken from it.
+    stage: Option<Stage>,
+    /// Events of rows that are not transformed yet.
+    waiting: Waiting,
     events: Rows,
+    /// Rows that were transformed before the columns grew. The epoch is decoded again before it is proposed; until then
+    /// they count as what it will take.
+    superseded: Option<Rows>,
     letters: DeadLetters,
     letter_rows: Rows,
     segments: Vec<Segment>,
@@ -81,6 +106,8 @@ pub struct EpochBuffer {
     proposed: Option<Ledger>,
     /// Whether the epoch at hand was proposed already: then a schema has changed meanwhile.
     is_proposed: bool,
+    /// The schema of the epoch at hand, where a recorded cut names it.
+    recorded: Option<TableSchema>,
 }
 
 impl EpochBuffer {
@@ -97,7 +124,11 @@ impl EpochBuffer {
             origin,
             positions: BTreeMap::new(),
             decoder: None,
+            planner: None,
+            stage: None,
+            waiting: Waiting::default(),
             events: Rows::default(),
+            superseded: None,
             letters: DeadLetters::default(),
             letter_rows: Rows::default(),
             segments: Vec::new(),
@@ -106,6 +137,7 @@ impl EpochBuffer {
             newest_time: None,
             proposed: None,
             is_proposed: false,
+            recorded: None,
         }
     }
 
@@ -120,6 +152,11 @@ impl EpochBuffer {
         self.positions.get(shard).copied().unwrap_or(Position::START)
     }
 
+    /// Returns where all shards stand, with what is buffered.
+    pub fn positions(&self) -> &BTreeMap<ShardId, Position> {
+        &self.positions
+    }
+
     /// Returns what the cut that was proposed last said of its events, for the counters.
     pub fn proposed(&self) -> Option<&Ledger> {
         self.proposed.as_ref()
@@ -132,17 +169,21 @@ impl EpochBuffer {
 
     /// Returns the bytes of memory that the buffered rows take, about.
     pub fn memory_bytes(&self) -> usize {
-        self.events.bytes() + self.letters.bytes() + self.decoder.as_ref().map_or(0, Decoder::batch_bytes)
+        let superseded = self.superseded.as_ref().map_or(0, Rows::bytes);
+        let decoding = self.decoder.as_ref().map_or(0, Decoder::batch_bytes);
+        self.events.bytes() + superseded + self.letters.bytes() + decoding + self.waiting.bytes()
     }
 
     /// Returns the bytes of rows that are buffered on disk.
     pub fn spilled_bytes(&self) -> u64 {
-        self.events.spilled_bytes()
+        self.events.spilled_bytes() + self.superseded.as_ref().map_or(0, Rows::spilled_bytes)
     }
 
-    /// Returns how many windows have rows.
-    pub fn window_count(&self) -> usize {
-        self.events.windows().len()
+    /// Returns how many windows have rows, how many rows there are, and how many the largest window has.
+    pub fn window_rows(&self) -> WindowRows {
+        let windows = self.events.windows();
+        let largest = windows.values().copied().max().unwrap_or(0);
+        WindowRows { windows: windows.len(), rows: windows.values().sum(), largest }
     }
 
     /// Returns how many stretches of shards are buffered.
@@ -174,77 +215,35 @@ impl EpochBuffer {
         self.positions.insert(batch.shard.clone(), last.position);
         self.payload_bytes += batch.events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
         if self.decoder.is_none() {
-            self.decoder = Some(self.decoder_for(tables));
+            let decoder = self.decoder_for(tables);
+            self.decoder = Some(decoder);
         }
         self.decode(batch.shard.as_str(), &batch.events)
     }
 
-    fn decode(&mut self, shard: &str, events: &[Event]) -> Result<(), LakeError> {
-        let decoder = self.decoder.as_mut().expect("there is one before events are decoded");
-        for event in events {
-            match decoder.push(shard, event) {
-                Ok(time) => {
-                    self.account.kept += 1;
-                    self.newest_time = self.newest_time.max(Some(time));
-                }
-                Err(misfit) => {
-                    self.account.dead_letters += 1;
-                    self.letters.push(shard, event, misfit);
-                }
-            }
-        }
-        self.account.read += events.len() as u64;
-        let spilling = &self.settings.spilling;
-        let is_much = self.events.bytes() + decoder.batch_bytes() >= spilling.from_bytes;
-        let windows = self.events.windows().len();
-        // A batch that is not full is taken only when it is moved, or when nothing else tells the windows.
-        let takes_all = is_much && (windows == 0 || windows >= spilling.from_windows);
-        self.events.add(&self.settings.pipeline.partition_by, decoder.take(takes_all));
-        if !is_much || self.events.windows().len() < spilling.from_windows {
-            return Ok(());
-        }
-        let schema = Arc::new(decoder.schema().arrow_schema());
-        let spilled = self.events.spill(&spilling.folder, &schema);
-        spilled.map_err(|source| LakeError::Folder { path: spilling.folder.clone(), source })
-    }
-
-    /// Returns a decoder that goes on from the table's schema, growing it.
-    fn decoder_for(&self, tables: &Tables) -> Decoder {
+    /// Takes what a recorded cut took, with the schema that it names: the next epoch is that cut's, row for row. The
+    /// buffer is empty, and the shards stand where the cut begins.
+    ///
+    /// # Errors
+    /// When the log no longer has the events, or rows cannot be moved to disk.
+    pub async fn take_recorded(&mut self, cut: &Cut, tables: &Tables) -> Result<(), LakeError> {
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        let reserved: Vec<_> =
-            base.map_or_else(Vec::new, |base| base.keys.iter().map(|key| key.column.clone()).collect());
-        let rules = &self.settings.pipeline.rules;
-        let digits = self.origin.sequence_digits;
-        Decoder::new(rules, base.map(|base| &base.schema), &reserved, digits, Growing::Allowed)
-    }
-
-    /// Decodes the segments once more, from the log.
-    async fn decode_again(&mut self, epoch: Epoch, decoder: Decoder, segments: &[Segment]) -> Result<(), LakeError> {
-        let lane = self.settings.lane;
-        let failed = |error| make_files_error(lane, epoch, error);
-        self.decoder = Some(decoder);
-        self.events = Rows::default();
-        self.letters = DeadLetters::default();
-        self.account = Account::default();
-        let source = Arc::clone(&self.settings.source);
-        for segment in segments {
-            let mut after = segment.from;
-            while after < segment.to {
-                let mut read = source.read(&segment.shard, after, READ_BYTES).await.map_err(failed)?;
-                read.events.retain(|event| event.position <= segment.to);
-                let Some(last) = read.events.last() else {
-                    let (shard, newest) = (segment.shard.clone(), after);
-                    return Err(failed(headwater_stream::Error::Ahead { shard, after: segment.to, newest }));
-                };
-                after = last.position;
-                self.decode(segment.shard.as_str(), &read.events)?;
-            }
-        }
+        let newest = base.map(|base| base.schema.clone()).expect("a rebuild by cuts begins with a schema");
+        let schema = newest.at(cut.output(Output::Events).schema);
+        let decoder = self.fixed_decoder(&schema);
+        self.decode_again(cut.epoch, decoder, &cut.segments).await?;
+        self.segments = cut.segments.clone();
+        cut::advance(&mut self.positions, &cut.segments);
+        self.payload_bytes = cut.bytes;
+        self.recorded = Some(schema);
         Ok(())
     }
 
     /// Makes the buffered rows those of a schema that will not change any more for this epoch, and returns it.
     async fn settle(&mut self, epoch: Epoch, tables: &Tables) -> Result<(TableSchema, bool), LakeError> {
+        if let Some(schema) = &self.recorded {
+            return Ok((schema.clone(), false));
+        }
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
         let decoder = self.decoder.as_ref().expect("an epoch is proposed when there is something in it");
         let segments = self.segments.clone();
@@ -254,30 +253,38 @@ impl EpochBuffer {
             self.decode_again(epoch, decoder, &segments).await?;
         }
         let decoder = self.decoder.as_ref().expect("there is one");
-        let (schema, grown) = (decoder.schema(), decoder.has_grown());
-        if decoder.must_read_again() {
+        let (decoded, grown) = (decoder.schema(), decoder.has_grown());
+        // Rows that were transformed with fewer columns may be others with all of them.
+        let was_used_before = |stage: &Stage| stage.was_used() && *stage.input() != decoded;
+        let is_outdated = self.superseded.is_some() || self.stage.as_ref().is_some_and(was_used_before);
+        let must_read_again = decoder.must_read_again() || is_outdated;
+        let schema = match &self.planner {
+            None => decoded,
+            Some(planner) => {
+                let stage = planner.stage(&decoded);
+                let stage = stage.map_err(|what| LakeError::Rows { lane: self.settings.lane, what })?;
+                stage.table().clone()
+            }
+        };
+        if must_read_again {
             let decoder = self.fixed_decoder(&schema);
             self.decode_again(epoch, decoder, &segments).await?;
         }
         Ok((schema, grown))
     }
 
-    fn fixed_decoder(&self, schema: &TableSchema) -> Decoder {
-        let rules = &self.settings.pipeline.rules;
-        Decoder::new(rules, Some(schema), &[], self.origin.sequence_digits, Growing::Fixed)
-    }
-
     /// Takes the rows that do not fill a batch, and the letters, into the rows by window.
-    fn complete(&mut self, schema: &TableSchema) {
+    fn complete(&mut self, schema: &TableSchema) -> Result<(), LakeError> {
+        let rest = self.decoder.as_mut().map_or_else(Vec::new, |decoder| decoder.take(true));
+        let rest = self.transform(rest)?;
+        debug_assert!(self.superseded.is_none() && self.waiting.is_empty(), "T1: every event's fate is known");
         let partitioning = &self.settings.pipeline.partition_by;
-        if let Some(decoder) = &mut self.decoder {
-            let rest = decoder.take(true);
-            self.events.add(partitioning, rest);
-        }
+        self.events.add(partitioning, rest);
         self.events.complete(schema);
         self.letter_rows = Rows::default();
         self.letter_rows.add(partitioning, self.letters.rows(&self.origin).into_iter().collect());
         self.letter_rows.complete(&dead_letter::schema());
+        Ok(())
     }
 
     /// Does work on the rows of an output that takes longer than a task may hold a thread of the runtime.
@@ -330,6 +337,7 @@ impl EpochBuffer {
             bytes: self.payload_bytes,
             outputs,
             positions: lists_all.then(|| self.positions.clone()),
+            seal: None,
         }
     }
 }
@@ -338,7 +346,7 @@ impl EpochBuffer {
 impl EpochRows for EpochBuffer {
     async fn propose(&mut self, epoch: Epoch, tables: &Tables) -> Result<Prepared, LakeError> {
         let (schema, grown) = self.settle(epoch, tables).await?;
-        self.complete(&schema);
+        self.complete(&schema)?;
         self.is_proposed = true;
         let reasons = self.letters.count_by_reason();
         self.proposed = Some(Ledger { account: self.account, bytes: self.payload_bytes, reasons });
@@ -370,7 +378,7 @@ impl EpochRows for EpochBuffer {
         let schema = newest.at(cut.output(Output::Events).schema);
         let decoder = self.fixed_decoder(&schema);
         self.decode_again(cut.epoch, decoder, &cut.segments).await?;
-        self.complete(&schema);
+        self.complete(&schema)?;
         let lane = self.settings.lane;
         let violated = |what: String| {
             let violation = Violation::RedoDiffers { epoch: cut.epoch, what };
@@ -398,6 +406,10 @@ impl EpochRows for EpochBuffer {
 
     fn forget(&mut self) {
         self.decoder = None;
+        self.planner = None;
+        self.stage = None;
+        self.waiting.clear();
+        self.superseded = None;
         self.events = Rows::default();
         self.letters = DeadLetters::default();
         self.letter_rows = Rows::default();
@@ -406,6 +418,7 @@ impl EpochRows for EpochBuffer {
         self.payload_bytes = 0;
         self.newest_time = None;
         self.is_proposed = false;
+        self.recorded = None;
     }
 }
 

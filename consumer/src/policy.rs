@@ -8,8 +8,9 @@ use headwater_common::timestamp::Timestamp;
 /// Stretches of shards that one cut lists at most; it bounds the size of a cut.
 const SEGMENTS_MAX: usize = 10_000;
 
-/// Bytes of rows on disk at most, as a multiple of those that may be in memory.
-const SPILL_TIMES_MAX: usize = 16;
+/// Bytes of rows of one window, as a multiple of those that may be in memory: its file is made in memory, a row group at
+/// a time, in far fewer bytes than its rows have.
+const WINDOW_TIMES_MAX: usize = 2;
 
 /// Windows from which on rows go to disk instead of ending the epoch: its files would be small.
 pub const SPILL_WINDOWS_MIN: usize = 4;
@@ -27,6 +28,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Memory of all stages and lanes of the process.
     pub memory: Bytes,
+    /// Bytes of rows on disk, of all lanes of the process.
+    pub spill: Bytes,
     /// Whether a window that the newest event time has passed ends the epoch.
     pub window_close: bool,
 }
@@ -39,6 +42,7 @@ impl Default for Limits {
             age: Duration::from_secs(60),
             idle: Duration::from_secs(5),
             memory: Bytes::mebibytes(192),
+            spill: Bytes::mebibytes(1024),
             window_close: false,
         }
     }
@@ -55,6 +59,8 @@ pub struct Buffered {
     pub spilled_bytes: u64,
     /// Bytes that a file will have when they are encoded, as far as can be told.
     pub file_bytes: usize,
+    /// Bytes of the rows of the window that has most of them, in memory and on disk.
+    pub window_bytes: u64,
     /// Stretches of shards.
     pub segments: usize,
     /// Whether a window is over.
@@ -80,12 +86,16 @@ pub enum Reason {
     Memory,
     /// There is too much on disk.
     Spill,
+    /// One window has so many rows that its file would not fit the memory.
+    WindowBytes,
     /// The cut would list too many stretches.
     Segments,
     /// A window is over.
     WindowClosed,
     /// The end of the run.
     Shutdown,
+    /// Another generation ended an epoch here.
+    Recorded,
 }
 
 /// Returns how many bytes of a lane's rows may be in memory: a third of its budget, since the encoder and what is being
@@ -101,7 +111,8 @@ pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp
         (buffered.events >= limits.rows, Reason::Rows),
         (buffered.file_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
         (buffered.memory_bytes >= memory, Reason::Memory),
-        (buffered.spilled_bytes >= (memory * SPILL_TIMES_MAX) as u64, Reason::Spill),
+        (buffered.spilled_bytes >= limits.spill.0 / lanes.max(1) as u64, Reason::Spill),
+        (buffered.window_bytes >= (memory * WINDOW_TIMES_MAX) as u64, Reason::WindowBytes),
         (buffered.segments >= SEGMENTS_MAX, Reason::Segments),
         (limits.window_close && buffered.closed_window, Reason::WindowClosed),
         (now.since(buffered.first_read_at) >= limits.age, Reason::Age),
@@ -124,6 +135,7 @@ mod tests {
             memory_bytes: 0,
             spilled_bytes: 0,
             file_bytes: 0,
+            window_bytes: 0,
             segments: 1,
             closed_window: true,
             first_read_at: at(100),
@@ -141,6 +153,7 @@ mod tests {
         check(|b| b.file_bytes = 128 << 20, 101, Some(Reason::FileBytes));
         check(|b| b.memory_bytes = 64 << 20, 101, Some(Reason::Memory));
         check(|b| b.spilled_bytes = 1 << 30, 101, Some(Reason::Spill));
+        check(|b| b.window_bytes = 128 << 20, 101, Some(Reason::WindowBytes));
         check(|b| b.segments = SEGMENTS_MAX, 101, Some(Reason::Segments));
         check(|_| {}, 105, Some(Reason::Idle));
         check(|b| b.last_read_at = Timestamp::from_micros(159_000_000), 160, Some(Reason::Age));

@@ -19,7 +19,14 @@ use headwater_common::window::Start;
 pub struct Spill {
     file: File,
     bytes: u64,
-    windows: BTreeMap<Start, Vec<Extent>>,
+    windows: BTreeMap<Start, Extents>,
+}
+
+/// The stretches of one window, in the order they came. A rebuild has very many: their rows are counted once.
+#[derive(Debug, Default)]
+struct Extents {
+    rows: u64,
+    all: Vec<Extent>,
 }
 
 /// Rows of one window, as an Arrow stream of their own: the schema may grow from one to the next.
@@ -27,7 +34,6 @@ pub struct Spill {
 struct Extent {
     offset: u64,
     bytes: usize,
-    rows: u64,
 }
 
 impl Spill {
@@ -53,20 +59,21 @@ impl Spill {
         writer.write(rows).map_err(io_error)?;
         let bytes = writer.into_inner().map_err(io_error)?;
         self.file.write_all_at(&bytes, self.bytes)?;
-        let extent = Extent { offset: self.bytes, bytes: bytes.len(), rows: rows.num_rows() as u64 };
-        self.windows.entry(window).or_default().push(extent);
+        let extents = self.windows.entry(window).or_default();
+        extents.rows += rows.num_rows() as u64;
+        extents.all.push(Extent { offset: self.bytes, bytes: bytes.len() });
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
     /// Returns the windows that have rows here, and how many, in order.
     pub fn windows(&self) -> impl Iterator<Item = (Start, u64)> {
-        self.windows.iter().map(|(window, extents)| (*window, extents.iter().map(|extent| extent.rows).sum()))
+        self.windows.iter().map(|(window, extents)| (*window, extents.rows))
     }
 
     /// Returns a window's rows in the order they came, each batch with the schema it was appended with.
     pub fn batches(&self, window: Start) -> impl Iterator<Item = io::Result<RecordBatch>> {
-        let extents = self.windows.get(&window).map(Vec::as_slice).unwrap_or_default();
+        let extents = self.windows.get(&window).map(|extents| extents.all.as_slice()).unwrap_or_default();
         extents.iter().map(|extent| {
             let mut bytes = vec![0; extent.bytes];
             self.file.read_exact_at(&mut bytes, extent.offset)?;

@@ -1,6 +1,7 @@
 //! The cut: the intent of an epoch, and the only thing the lake is a function of besides the log.
 //!
-//! The format is described in `docs/formats/cut.md`. Version 1 is frozen: a change adds version 2.
+//! The format is described in `docs/formats/cut.md`. Versions are frozen: version 2 adds the seal, and only seals are
+//! written as version 2, so that an epoch of events has the bytes it always had.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,14 @@ use headwater_common::window::Start;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::RowDigest;
-use crate::layout::{Epoch, GenerationNumber, Lane, Output};
+use crate::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber};
 use crate::schema::SchemaVersion;
 
-/// The newest version of the format.
+/// The version of a cut that takes events.
 pub const VERSION: u32 = 1;
+
+/// The newest version of the format: that of a seal.
+pub const SEAL_VERSION: u32 = 2;
 
 /// A cut whose epoch is a multiple of this lists the positions of all shards, so that a restart reads few cuts however
 /// long a shard has been idle.
@@ -45,6 +49,9 @@ pub struct Cut {
     /// Positions of all shards after this cut; present when the epoch is a multiple of [`POSITIONS_EVERY`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<BTreeMap<ShardId, Position>>,
+    /// Set in a seal: an empty cut that ends the lane for the pointer of this number. See [`crate::commit::seal_state`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<PointerNumber>,
 }
 
 /// What an epoch adds to one output.
@@ -80,14 +87,46 @@ pub enum ParseError {
     #[error("it is not the JSON of a cut")]
     Json(#[from] serde_json::Error),
     /// A format from the future.
-    #[error("it has format {found}, this version reads {VERSION}; upgrade headwater")]
+    #[error("it has format {found}, this version reads {SEAL_VERSION}; upgrade headwater")]
     UnknownVersion {
         /// The version it says.
         found: u32,
     },
+    /// A seal that takes something, or that says it is a cut without one.
+    #[error("it is a seal and takes events, or has format 1, which knows no seals")]
+    BadSeal,
 }
 
 impl Cut {
+    /// Returns the seal of a lane: nothing is taken, so nothing can get lost in it. `schemas` are those that the tables
+    /// have, `positions` are listed where a restart looks for them.
+    pub fn sealing(
+        seal: PointerNumber,
+        place: (GenerationNumber, Lane, Epoch),
+        pipeline: String,
+        schemas: &BTreeMap<Output, SchemaVersion>,
+        positions: BTreeMap<ShardId, Position>,
+    ) -> Self {
+        let (generation, lane, epoch) = place;
+        let nothing = |output: Output| {
+            let schema = schemas.get(&output).copied().unwrap_or(SchemaVersion::FIRST);
+            (output, OutputIntent { schema, files: Vec::new() })
+        };
+        Self {
+            version: SEAL_VERSION,
+            generation,
+            lane,
+            epoch,
+            pipeline,
+            segments: Vec::new(),
+            account: Account::default(),
+            bytes: 0,
+            outputs: BTreeMap::from(Output::ALL.map(nothing)),
+            positions: epoch.0.is_multiple_of(POSITIONS_EVERY).then_some(positions),
+            seal: Some(seal),
+        }
+    }
+
     /// Returns the bytes that are stored. The same cut always gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("a cut has string keys only");
@@ -105,10 +144,15 @@ impl Cut {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
-        if version != VERSION {
+        if !(VERSION..=SEAL_VERSION).contains(&version) {
             return Err(ParseError::UnknownVersion { found: version });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        let cut: Self = serde_json::from_slice(bytes)?;
+        let takes_events = !cut.segments.is_empty() || cut.outputs.values().any(|intent| !intent.files.is_empty());
+        if cut.seal.is_some() && (takes_events || version < SEAL_VERSION) {
+            return Err(ParseError::BadSeal);
+        }
+        Ok(cut)
     }
 
     /// Returns the intent for one output; every cut names every output of its table.
@@ -153,7 +197,36 @@ mod tests {
             ]
             .into(),
             positions: None,
+            seal: None,
         }
+    }
+
+    fn seal(epoch: u64) -> Cut {
+        let place = (GenerationNumber(1), Lane { index: 0, count: 1 }, Epoch(epoch));
+        let schemas = BTreeMap::from(Output::ALL.map(|output| (output, SchemaVersion(1))));
+        let positions = BTreeMap::from([(ShardId::from("0"), "4:0".parse::<Position>().unwrap())]);
+        Cut::sealing(PointerNumber(8), place, "00ff".into(), &schemas, positions)
+    }
+
+    #[test]
+    fn golden_bytes_of_version_2() {
+        let golden = include_str!("../golden/cut-v2.json");
+        assert_eq!(String::from_utf8(seal(2).to_bytes()).unwrap(), golden);
+        assert_eq!(Cut::from_bytes(golden.as_bytes()).unwrap(), seal(2));
+    }
+
+    #[test]
+    fn a_seal_lists_the_positions_where_a_restart_looks_for_them() {
+        assert_eq!(seal(POSITIONS_EVERY - 1).positions, None);
+        assert!(seal(POSITIONS_EVERY).positions.is_some_and(|positions| positions.len() == 1));
+    }
+
+    #[test]
+    fn a_seal_that_takes_events_is_refused() {
+        let full = Cut { seal: Some(PointerNumber(8)), version: SEAL_VERSION, ..example() };
+        assert!(matches!(Cut::from_bytes(&full.to_bytes()), Err(ParseError::BadSeal)));
+        let old = Cut { version: VERSION, ..seal(2) };
+        assert!(matches!(Cut::from_bytes(&old.to_bytes()), Err(ParseError::BadSeal)));
     }
 
     #[test]
@@ -165,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":2");
-        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 2 })));
+        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":3");
+        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 3 })));
     }
 }

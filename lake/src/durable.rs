@@ -204,6 +204,18 @@ pub(crate) fn create_folder(folder: &DiskPath) -> std::io::Result<()> {
     sync_folder_of(folder)
 }
 
+/// Removes a folder with what is left in it; links in it are removed, not followed. It may be gone already.
+///
+/// # Errors
+/// When something in it cannot be removed.
+pub(crate) fn remove_folder(folder: &DiskPath) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder_of(folder),
+    }
+}
+
 fn sync_folder_of(target: &DiskPath) -> std::io::Result<()> {
     File::open(folder_of(target))?.sync_all()
 }

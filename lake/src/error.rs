@@ -6,7 +6,7 @@ use object_store::path::Path;
 
 use crate::archive::ArchiveName;
 use crate::commit::Violation;
-use crate::layout::{Epoch, GenerationNumber, Lane, Output, TableName};
+use crate::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber, TableName};
 
 /// An error of a lake.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +98,24 @@ pub enum Error {
     },
     /// A generation was made by another pipeline.
     #[error(
-        "table {table} was built by another pipeline ({difference}); `headwater replay` rebuilds it, or give another \
-         --table"
+        "table {table} was built by another pipeline:\n{difference}\nto rebuild the table with the new pipeline: \
+         headwater replay run --table {table} --lake {lake}\nto keep both: give another --table"
     )]
     OtherPipeline {
         /// The table.
         table: TableName,
-        /// The settings that differ.
+        /// The lake's place.
+        lake: String,
+        /// The settings that differ, line by line.
         difference: String,
+    },
+    /// Decoded events cannot be made rows of.
+    #[error("lane {lane} cannot make rows: {what}")]
+    Rows {
+        /// The lane.
+        lane: Lane,
+        /// Why not.
+        what: String,
     },
     /// A generation was made from another stream.
     #[error(
@@ -167,6 +177,35 @@ pub enum Error {
         /// Why not.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A generation that never had an event cannot be sealed.
+    #[error("generation {generation} of table {table} has no epoch yet: there is nothing to cut over from")]
+    NothingToSeal {
+        /// The table.
+        table: TableName,
+        /// The generation.
+        generation: GenerationNumber,
+    },
+    /// The generation's outputs could not be brought up to date.
+    #[error("cannot {action} generation {generation}")]
+    BringUpToDate {
+        /// What was tried.
+        action: &'static str,
+        /// The generation.
+        generation: GenerationNumber,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The steps of a cutover came to no end.
+    #[error("gave up on pointer {number} of table {table} after {tries} tries without getting on")]
+    CutoverTriesUsedUp {
+        /// The table.
+        table: TableName,
+        /// The pointer.
+        number: PointerNumber,
+        /// How often.
+        tries: u32,
     },
     /// Parquet refused.
     #[error("cannot {action} {key}")]

@@ -1,10 +1,10 @@
-//! Generations and the pointer that says which one is live.
+//! Generations: what each was built with, and opening the one that the highest pointer names.
 //!
 //! A generation is one complete build of a pipeline's outputs from the log. `_generation.json` is created once and
-//! says what it was built with; the highest pointer names the live one. Creating the next pointer number if absent is
-//! the compare-and-swap.
+//! says what it was built with. A number that was ever used, by a folder, a pointer or a retired generation, is never
+//! used again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_common::position::{Position, ShardId};
 use headwater_common::window::{Key, Partitioning, Start};
@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::layout::{self, GenerationNumber, Lane, TableName};
+use crate::layout::{self, GenerationNumber, Lane, Output, TableName};
+use crate::pointer::{self, Pointer, Publish};
 use crate::store::{Create, LakeStore};
 
-/// The newest version of both formats.
+/// The newest version of the format.
 const VERSION: u32 = 1;
 
 /// What a generation was built with: `_generation.json`, described in `docs/formats/generation.md`.
@@ -64,14 +65,6 @@ pub struct PartitionKey {
     pub kind: Key,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pointer {
-    version: u32,
-    number: u32,
-    generation: GenerationNumber,
-}
-
 const EVENT_PREFIX: &str = "event_";
 
 impl PartitionKey {
@@ -117,15 +110,25 @@ impl Generation {
         (0..count).map(move |index| Lane { index, count })
     }
 
-    /// Returns the settings in which two pipelines differ, for people.
+    /// Returns the bytes that are stored.
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a description has string keys only")
+    }
+
+    /// Returns the settings in which another pipeline differs from this generation's, for people: `- key: value` is
+    /// what it was built with, `+ key: value` what is asked for; sorted by key.
     pub fn difference(&self, other: &BTreeMap<String, Value>) -> String {
-        let keys: std::collections::BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
-        let show = |value: Option<&Value>| value.map_or("unset".to_owned(), Value::to_string);
-        let differing = keys.into_iter().filter(|key| self.pipeline.get(*key) != other.get(*key));
-        let lines: Vec<_> = differing
-            .map(|key| format!("{key} was {}, now {}", show(self.pipeline.get(key)), show(other.get(key))))
-            .collect();
-        lines.join("; ")
+        let keys: BTreeSet<_> = self.pipeline.keys().chain(other.keys()).collect();
+        let mut lines = Vec::new();
+        for key in keys {
+            let (was, is) = (self.pipeline.get(key), other.get(key));
+            if was == is {
+                continue;
+            }
+            lines.extend(was.map(|value| format!("- {key}: {value}")));
+            lines.extend(is.map(|value| format!("+ {key}: {value}")));
+        }
+        lines.join("\n")
     }
 }
 
@@ -134,19 +137,7 @@ impl Generation {
 /// # Errors
 /// When the store does not answer or the pointer is damaged.
 pub async fn live(store: &LakeStore, table: &TableName) -> Result<Option<GenerationNumber>, Error> {
-    let names = store.names_in(Some(&layout::pointers(table))).await?;
-    let numbers = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<u32>().ok());
-    let Some(highest) = numbers.max() else {
-        return Ok(None);
-    };
-    let key = layout::pointer(table, highest);
-    let damaged = |source: String| Error::Damaged { key: layout::pointer(table, highest), source: source.into() };
-    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it vanished".into()))?;
-    let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    if pointer.version != VERSION {
-        return Err(Error::UnknownFormat { key, found: pointer.version, known: VERSION });
-    }
-    Ok(Some(pointer.generation))
+    Ok(pointer::highest(store, table).await?.map(|pointer| pointer.generation))
 }
 
 /// Opens the live generation of a table.
@@ -215,20 +206,66 @@ pub async fn open_or_create(store: &LakeStore, table: &TableName, wanted: Genera
     }
     if found.pipeline_hash != wanted.pipeline_hash {
         let difference = found.difference(&wanted.pipeline);
-        return Err(Error::OtherPipeline { table: table.clone(), difference });
+        return Err(Error::OtherPipeline { table: table.clone(), lake: store.place(), difference });
     }
-    store.link_current(table, number)?;
+    pointer::link_current(store, table).await?;
     Ok(open)
+}
+
+/// Returns the generations that the table has folders of, in any output, sorted.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn in_folders(store: &LakeStore, table: &TableName) -> Result<BTreeSet<GenerationNumber>, Error> {
+    let mut numbers = BTreeSet::new();
+    for output in Output::ALL {
+        let folder = object_store::path::Path::from(output.folder(table));
+        let names = store.names_in(Some(&folder)).await?;
+        numbers.extend(names.iter().filter_map(|name| name.parse::<GenerationNumber>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// Returns the number that a new generation gets: above all that were ever used.
+pub fn next_number(in_folders: &BTreeSet<GenerationNumber>, highest: Option<&Pointer>) -> GenerationNumber {
+    let named = highest.map(|pointer| pointer.generation);
+    let retired = highest.and_then(|pointer| pointer.retired.last().copied());
+    let used = in_folders.last().copied().into_iter().chain(named).chain(retired).max();
+    used.map_or(GenerationNumber::FIRST, GenerationNumber::next)
+}
+
+/// Creates a further generation of a table, under the next free number. It becomes live by a cutover only.
+///
+/// # Errors
+/// When another run takes each number first, or the store does not answer.
+pub async fn create_next(
+    store: &LakeStore,
+    table: &TableName,
+    mut wanted: Generation,
+) -> Result<OpenGeneration, Error> {
+    const TRIES: u32 = 5;
+    for _ in 0..TRIES {
+        let highest = pointer::highest(store, table).await?;
+        wanted.number = next_number(&in_folders(store, table).await?, highest.as_ref());
+        let key = layout::generation_file(table, wanted.number);
+        let created = store.create(&key, wanted.to_bytes().into()).await?;
+        // Another run may want the very same generation at the same time: the two must not share one, so what was not
+        // surely created by this call is left alone. Its number is used up, and `gc` removes it in the end.
+        if created == Create::Created {
+            return Ok(OpenGeneration { store: store.clone(), table: table.clone(), description: wanted });
+        }
+    }
+    let key = layout::generation_file(table, wanted.number);
+    Err(Error::Damaged { key, source: "no number was free, or the store never said so".into() })
 }
 
 async fn create_first(store: &LakeStore, table: &TableName, wanted: &Generation) -> Result<GenerationNumber, Error> {
     let number = wanted.number;
-    let description = serde_json::to_vec_pretty(wanted).expect("a description has string keys only");
-    create_surely(store, &layout::generation_file(table, number), description).await?;
-    let pointer = Pointer { version: VERSION, number: 1, generation: number };
-    let pointer = serde_json::to_vec(&pointer).expect("a pointer is plain JSON");
-    create_surely(store, &layout::pointer(table, 1), pointer).await?;
-    Ok(number)
+    create_surely(store, &layout::generation_file(table, number), wanted.to_bytes()).await?;
+    Ok(match pointer::create(store, table, &Pointer::first(number)).await? {
+        Publish::Stands => number,
+        Publish::Lost { winner } => winner.generation,
+    })
 }
 
 /// Creates an object unless there is one; asks again while the answer is unclear.
@@ -282,4 +319,38 @@ pub struct StreamFacts {
     pub gap_free: bool,
     /// Where each shard is read from: after these positions.
     pub start: BTreeMap<ShardId, Position>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_can_be_read() {
+        let form =
+            |pairs: &[(&str, Value)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let stream = StreamFacts { identity: "s".into(), sequence_digits: 20, gap_free: true, start: BTreeMap::new() };
+        let was: BTreeMap<_, _> = form(&[("a", json!("x")), ("b", json!(1)), ("d", json!("same"))]);
+        let is: BTreeMap<_, _> = form(&[("a", json!("y")), ("c", json!({"n": "BIGINT"})), ("d", json!("same"))]);
+        let generation = Generation::first(was, "h".into(), Partitioning::default(), 1, stream);
+        let expected = "- a: \"x\"\n+ a: \"y\"\n- b: 1\n+ c: {\"n\":\"BIGINT\"}";
+        assert_eq!(generation.difference(&is), expected);
+    }
+
+    #[test]
+    fn a_number_is_never_used_again() {
+        let numbers = |all: &[u32]| all.iter().copied().map(GenerationNumber).collect::<BTreeSet<_>>();
+        let pointer = |generation, retired: &[u32]| {
+            let first = Pointer::first(GenerationNumber(generation));
+            Pointer { retired: numbers(retired), ..first }
+        };
+        let next = |folders: &[u32], highest: Option<Pointer>| next_number(&numbers(folders), highest.as_ref()).0;
+        assert_eq!(next(&[], None), 1);
+        assert_eq!(next(&[1], Some(pointer(1, &[]))), 2);
+        assert_eq!(next(&[1, 2, 3], Some(pointer(1, &[]))), 4, "built and never live");
+        assert_eq!(next(&[1], Some(pointer(1, &[2, 3]))), 4, "retired and gone");
+        assert_eq!(next(&[], Some(pointer(5, &[2]))), 6);
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <lake>/<table>/_pointer/00000007.json
 //! <lake>/<table>/g00003/_generation.json
+//! <lake>/<table>/g00003/_rebuild.json
 //! <lake>/<table>/g00003/_delta_log/
 //! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
 //! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
@@ -31,6 +32,11 @@ pub struct TableName(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GenerationNumber(pub u32);
+
+/// The number of a pointer: 1, 2, 3 … without a gap. The highest one says which generation is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PointerNumber(pub u32);
 
 /// A lane's number, and how many lanes its set has. Its name carries both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +115,40 @@ impl fmt::Display for TableName {
 impl GenerationNumber {
     /// The first generation of every table.
     pub const FIRST: Self = Self(1);
+
+    /// Returns the number after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl FromStr for GenerationNumber {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError { text: text.to_owned(), wanted: "a generation such as g00003" };
+        let number = Self(text.strip_prefix('g').and_then(|digits| digits.parse().ok()).ok_or_else(error)?);
+        // Only what is written that way is a generation's folder: `g3` and `g+0003` are somebody else's.
+        if number.to_string() == text && number.0 > 0 { Ok(number) } else { Err(error()) }
+    }
+}
+
+impl PointerNumber {
+    /// The pointer that makes a table's first generation live.
+    pub const FIRST: Self = Self(1);
+
+    /// Returns the number after this one: the only one that who has read this pointer may create.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for PointerNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08}", self.0)
+    }
 }
 
 impl fmt::Display for GenerationNumber {
@@ -193,8 +233,8 @@ pub fn archived_shards(table: &TableName, number: GenerationNumber) -> Path {
 }
 
 /// Returns the key of pointer number `number`.
-pub fn pointer(table: &TableName, number: u32) -> Path {
-    Path::from(format!("{table}/_pointer/{number:08}.json"))
+pub fn pointer(table: &TableName, number: PointerNumber) -> Path {
+    Path::from(format!("{table}/_pointer/{number}.json"))
 }
 
 /// Returns the folder that holds the pointers.
@@ -210,6 +250,11 @@ pub fn generation(table: &TableName, output: Output, number: GenerationNumber) -
 /// Returns the key of the generation's description.
 pub fn generation_file(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_generation.json"))
+}
+
+/// Returns the key of what a generation's rebuild was asked for.
+pub fn rebuild_file(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_rebuild.json"))
 }
 
 /// Returns the key of a commit in a table's Delta log.
@@ -287,6 +332,15 @@ mod tests {
         assert!(archive.as_str().parse::<TableName>().is_err(), "no user can name it as a table");
         assert!("__archive".parse::<TableName>().is_err());
         assert_eq!("t".parse::<TableName>().unwrap().outputs(), Output::ALL);
+    }
+
+    #[test]
+    fn folders_of_generations_are_told_from_others() {
+        assert_eq!("g00003".parse::<GenerationNumber>().unwrap(), GenerationNumber(3));
+        assert_eq!("g123456".parse::<GenerationNumber>().unwrap(), GenerationNumber(123_456));
+        for text in ["", "g", "g3", "g00000", "g+0003", "00003", "current", "_pointer", "g00003x"] {
+            assert!(text.parse::<GenerationNumber>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -58,6 +58,15 @@ pub async fn view(generation: &OpenGeneration, output: Output) -> Result<Option<
     Ok(Some(TableView { version: state.version, schema: state.schema.clone(), keys: state.keys.clone(), files }))
 }
 
+/// Reads a table and gives its files one after another, without keeping their list; `None` when it does not exist yet.
+///
+/// # Errors
+/// As [`view`]; the stream ends with its first error.
+pub async fn stream(generation: &OpenGeneration, output: Output) -> Result<Option<TableStream>, Error> {
+    let log = DeltaLog::new(generation, output)?;
+    open(&log, generation, output).await
+}
+
 /// Counts a table's files, rows, bytes and partitions without keeping the list.
 ///
 /// # Errors
@@ -73,6 +82,7 @@ pub async fn totals(generation: &OpenGeneration, output: Output) -> Result<Total
         totals.files += 1;
         totals.rows += file.rows;
         totals.bytes += file.size;
+        totals.smallest_bytes = Some(totals.smallest_bytes.map_or(file.size, |smallest| smallest.min(file.size)));
         partitions.insert(file.path.rsplit_once('/').map(|(folder, _)| folder.to_owned()));
     }
     totals.version = Some(state.version);
@@ -93,16 +103,22 @@ pub struct Totals {
     pub bytes: u64,
     /// Partitions that have files.
     pub partitions: u64,
+    /// Bytes of the smallest file; `None` without files.
+    pub smallest_bytes: Option<u64>,
 }
 
-type Files = BoxStream<'static, Result<LiveFile, Error>>;
+/// The files of a table, one after another.
+pub type Files = BoxStream<'static, Result<LiveFile, Error>>;
+
+/// A table at its newest version, and its files.
+pub type TableStream = (std::sync::Arc<crate::table::TableState>, Files);
 
 /// Opens a stream over the table's files, which is not kept in memory.
 pub(crate) async fn open(
     log: &DeltaLog,
     generation: &OpenGeneration,
     output: Output,
-) -> Result<Option<(std::sync::Arc<crate::table::TableState>, Files)>, Error> {
+) -> Result<Option<TableStream>, Error> {
     let Some(snapshot) = log.snapshot().await? else {
         return Ok(None);
     };

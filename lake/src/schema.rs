@@ -1,7 +1,9 @@
 //! The schema of a table: owned by the table, stored in its Delta log, only ever growing within a generation.
 //!
 //! Every column remembers the schema version it came with (`headwater.since` in its Delta metadata). So any earlier
-//! version can be told from the newest one, and a redo encodes with the version its cut names.
+//! version can be told from the newest one, and a redo encodes with the version its cut names. Where a transform makes
+//! the table's columns of the event's, those are remembered beside them, in the property [`INPUT_COLUMNS`] and under
+//! the same versions: one number says both what events are decoded to and what rows are made of that.
 
 use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ pub struct TableSchema {
     pub version: SchemaVersion,
     /// The columns, those that came first first.
     pub columns: Vec<Column>,
+    /// The event's columns that a transform makes these of; `None` where there is no transform.
+    pub input: Option<Vec<Column>>,
 }
 
 /// A schema that is not of this project.
@@ -66,6 +70,9 @@ pub struct ForeignSchema {
     /// What is foreign about it.
     pub what: String,
 }
+
+/// The table property that holds the event's columns, in the form of Delta's fields; only where there is a transform.
+pub const INPUT_COLUMNS: &str = "headwater.input_columns";
 
 const SINCE: &str = "headwater.since";
 const SOURCE: &str = "headwater.source";
@@ -130,6 +137,19 @@ impl ColumnType {
         }
     }
 
+    /// Returns the type that a declaration names; `None` when it names none that can be declared.
+    pub fn declared(name: &str) -> Option<Self> {
+        Some(match name.trim().to_ascii_uppercase().as_str() {
+            "BIGINT" => Self::Int64,
+            "DOUBLE" => Self::Float64,
+            "BOOLEAN" => Self::Boolean,
+            "VARCHAR" | "STRING" => Self::Utf8,
+            "TIMESTAMP" => Self::Timestamp,
+            "DATE" => Self::Date,
+            _ => return None,
+        })
+    }
+
     fn to_delta(&self) -> Value {
         match self {
             Self::Int64 => "long".into(),
@@ -171,12 +191,27 @@ impl ColumnType {
             other => other.clone(),
         }
     }
+
+    fn as_first(&self) -> Self {
+        match self {
+            Self::Struct(fields) => Self::Struct(columns_as_first(fields)),
+            Self::List(item) => Self::List(Box::new(item.as_first())),
+            other => other.clone(),
+        }
+    }
 }
 
 impl TableSchema {
     /// Returns the schema as it was at an earlier version.
     pub fn at(&self, version: SchemaVersion) -> Self {
-        Self { version: version.min(self.version), columns: columns_at(&self.columns, version) }
+        let input = self.input.as_ref().map(|columns| columns_at(columns, version));
+        Self { version: version.min(self.version), columns: columns_at(&self.columns, version), input }
+    }
+
+    /// Returns the schema as one that a table begins with: every column came with the first version.
+    pub fn as_first(&self) -> Self {
+        let input = self.input.as_deref().map(columns_as_first);
+        Self { version: SchemaVersion::FIRST, columns: columns_as_first(&self.columns), input }
     }
 
     /// Returns the schema of the table's files.
@@ -200,13 +235,42 @@ impl TableSchema {
     pub fn from_delta(stored: &Value, partition_columns: &[String]) -> Result<Self, ForeignSchema> {
         let columns = columns_from_delta(&stored["fields"], partition_columns)?;
         let version = newest(&columns).unwrap_or(SchemaVersion::FIRST);
-        Ok(Self { version, columns })
+        Ok(Self { version, columns, input: None })
+    }
+
+    /// Returns the value of [`INPUT_COLUMNS`]; `None` where there is no transform.
+    pub fn input_property(&self) -> Option<String> {
+        let columns = self.input.as_ref()?;
+        Some(Value::Array(columns.iter().map(column_to_delta).collect()).to_string())
+    }
+
+    /// Returns the schema with the event's columns that the table's property says.
+    ///
+    /// # Errors
+    /// When the property is not one that this project wrote.
+    pub fn with_input_property(self, stored: Option<&str>) -> Result<Self, ForeignSchema> {
+        let Some(stored) = stored else {
+            return Ok(self);
+        };
+        let foreign =
+            |error: serde_json::Error| ForeignSchema { column: INPUT_COLUMNS.to_owned(), what: error.to_string() };
+        let fields = serde_json::from_str(stored).map_err(foreign)?;
+        let input = columns_from_delta(&fields, &[])?;
+        // The event's columns may have grown without the table's.
+        let version = newest(&input).map_or(self.version, |version| version.max(self.version));
+        Ok(Self { version, input: Some(input), ..self })
     }
 }
 
 fn columns_at(columns: &[Column], version: SchemaVersion) -> Vec<Column> {
     let known = columns.iter().filter(|column| column.since <= version);
     known.map(|column| Column { kind: column.kind.at(version), ..column.clone() }).collect()
+}
+
+fn columns_as_first(columns: &[Column]) -> Vec<Column> {
+    let first =
+        |column: &Column| Column { kind: column.kind.as_first(), since: SchemaVersion::FIRST, ..column.clone() };
+    columns.iter().map(first).collect()
 }
 
 fn newest(columns: &[Column]) -> Option<SchemaVersion> {
@@ -279,6 +343,7 @@ mod tests {
                 Column::new("s", ColumnType::List(Box::new(ColumnType::Struct(inner))), v(1)),
                 Column { source: Some("b c".into()), ..Column::new("b_c", ColumnType::Timestamp, v(2)) },
             ],
+            input: None,
         }
     }
 
@@ -296,6 +361,39 @@ mod tests {
         assert_eq!(first.columns[1].kind.name(), "STRUCT(x BIGINT)[]");
         assert_eq!(example().at(SchemaVersion(2)).columns.len(), 3);
         assert_eq!(example().at(SchemaVersion(3)), example());
+    }
+
+    #[test]
+    fn one_version_says_both_the_columns_of_the_event_and_those_of_the_table() {
+        let v = SchemaVersion;
+        let input = vec![Column::new("x", ColumnType::Int64, v(1)), Column::new("y", ColumnType::Utf8, v(4))];
+        let schema = TableSchema { version: v(4), input: Some(input), ..example() };
+        let stored = TableSchema::from_delta(&schema.to_delta(&[]), &[]).unwrap();
+        assert_eq!(stored.version, v(3), "the table's own columns did not grow");
+        let again = stored.with_input_property(schema.input_property().as_deref()).unwrap();
+        assert_eq!(again, schema);
+        assert_eq!(again.at(v(3)).input.unwrap().len(), 1);
+        assert!(example().with_input_property(Some("no list")).is_err());
+        assert_eq!(example().input_property(), None);
+    }
+
+    #[test]
+    fn types_are_declared_by_their_names() {
+        for kind in ["BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMP", "DATE"] {
+            assert_eq!(ColumnType::declared(&kind.to_lowercase()).unwrap().name(), kind);
+        }
+        assert_eq!(ColumnType::declared("STRING"), Some(ColumnType::Utf8));
+        assert_eq!(ColumnType::declared("DECIMAL(10,2)"), None);
+    }
+
+    #[test]
+    fn a_new_table_may_begin_with_the_final_schema_of_another() {
+        let first = example().as_first();
+        assert_eq!(first.version, SchemaVersion(1));
+        assert_eq!(first.at(SchemaVersion(1)), first, "no column comes later, not even inside a list");
+        assert_eq!(first.arrow_schema(), example().arrow_schema());
+        let stored = first.to_delta(&[]);
+        assert_eq!(TableSchema::from_delta(&stored, &[]).unwrap(), first);
     }
 
     #[test]

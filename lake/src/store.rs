@@ -4,7 +4,9 @@ use std::path::{Path as DiskPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use headwater_common::outcome::Effect;
+use headwater_common::timestamp::Timestamp;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
@@ -74,6 +76,11 @@ impl LakeStore {
     /// Returns the lake's URL, for messages.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Returns the lake's place as a user writes it: a path, or a URL.
+    pub fn place(&self) -> String {
+        self.disk.as_ref().map_or_else(|| self.url.to_string(), |folder| folder.display().to_string())
     }
 
     /// Returns the store below the lake's folder.
@@ -163,6 +170,51 @@ impl LakeStore {
         let mut names: Vec<_> = paths.filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Returns when the newest object below a folder was written; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn newest_in(&self, folder: &Path) -> Result<Option<Timestamp>, Error> {
+        let failed = |source| Error::Store { action: "list", key: folder.clone(), source };
+        let mut newest = None;
+        let mut objects = self.lake.list(Some(folder));
+        while let Some(object) = objects.try_next().await.map_err(failed)? {
+            newest = newest.max(Some(Timestamp::from_micros(object.last_modified.timestamp_micros())));
+        }
+        Ok(newest)
+    }
+
+    /// Removes everything below the folder of one output's generation, and returns how many objects that were. There is
+    /// no way to name another folder. May be called again for what an interrupted call left.
+    ///
+    /// # Errors
+    /// When the store refuses or does not answer; part of it may be gone.
+    pub async fn remove_generation(
+        &self,
+        table: &TableName,
+        output: Output,
+        generation: GenerationNumber,
+    ) -> Result<u64, Error> {
+        let folder = layout::generation(table, output, generation);
+        let failed = |source| Error::Store { action: "remove", key: folder.clone(), source };
+        let keys = self.lake.list(Some(&folder)).map_ok(|object| object.location).boxed();
+        let mut removed = 0;
+        let mut removals = self.lake.delete_stream(keys);
+        while let Some(result) = removals.next().await {
+            match result {
+                Ok(_) => removed += 1,
+                // Another gc was faster.
+                Err(StoreError::NotFound { .. }) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        if let Some(disk) = &self.disk {
+            let path = disk.join(folder.as_ref());
+            durable::remove_folder(&path).map_err(|source| Error::Folder { path, source })?;
+        }
+        Ok(removed)
     }
 
     /// Points `current` of every output to a generation, for readers that only list. Only local disks have links.

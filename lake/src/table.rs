@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::generation::{OpenGeneration, PartitionKey};
 use crate::layout::{self, Epoch, GenerationNumber, Lane, Output};
 use crate::reading::LiveFile;
-use crate::schema::TableSchema;
+use crate::schema::{INPUT_COLUMNS, TableSchema};
 use crate::store::{LakeStore, effect_of};
 
 /// Commits between two checkpoints of the Delta log.
@@ -172,7 +172,8 @@ impl DeltaLog {
                 "minReaderVersion": 1, "minWriterVersion": 2
             }))?;
             let columns: Vec<_> = keys.iter().map(|key| key.column.clone()).collect();
-            let configuration = [("delta.checkpointInterval", CHECKPOINT_EVERY.to_string())];
+            let mut configuration = vec![("delta.checkpointInterval", CHECKPOINT_EVERY.to_string())];
+            configuration.extend(schema.input_property().map(|columns| (INPUT_COLUMNS, columns)));
             let metadata = new_metadata(&struct_type(schema, keys)?, columns, configuration)?;
             let operation = DeltaOperation::Create {
                 mode: SaveMode::ErrorIfExists,
@@ -187,13 +188,55 @@ impl DeltaLog {
         self.write(0, actions, operation, Vec::new(), metadata).await
     }
 
+    /// Makes sure that the table is there and has at least this version of its schema: creates it, or commits what it
+    /// lacks. For a generation that begins with the schema of another one.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::create`], and when no clear answer came.
+    pub async fn ensure(&self, schema: &TableSchema, keys: &[PartitionKey]) -> Result<(), Error> {
+        const TRIES: u32 = 5;
+        for _ in 0..TRIES {
+            let commit = match self.snapshot().await? {
+                None => self.create(schema, keys).await?,
+                Some(snapshot) => {
+                    let state = self.state_of(&snapshot)?;
+                    if state.schema.version >= schema.version {
+                        return Ok(());
+                    }
+                    self.change_schema(&state, schema).await?
+                }
+            };
+            if matches!(commit, Commit::Committed(_)) {
+                return Ok(());
+            }
+        }
+        Err(self.foreign(format!("never got version {} of its schema", schema.version.0)))
+    }
+
+    /// Reads the table at its newest version; `None` when it does not exist yet.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::load`].
+    pub async fn newest(&self) -> Result<Base, Error> {
+        match self.snapshot().await? {
+            Some(snapshot) => Ok(Some(Arc::new(self.state_of(&snapshot)?))),
+            None => Ok(None),
+        }
+    }
+
     /// Commits a schema that has grown.
     ///
     /// # Errors
     /// As [`DeltaLog::create`].
     pub async fn change_schema(&self, base: &TableState, schema: &TableSchema) -> Result<Commit, Error> {
         let metadata = struct_type(schema, &base.keys)
-            .and_then(|fields| Ok(base.metadata.clone().with_schema(&fields)?))
+            .and_then(|fields| {
+                let metadata = base.metadata.clone().with_schema(&fields)?;
+                Ok(match schema.input_property() {
+                    Some(columns) => metadata.add_config_key(INPUT_COLUMNS.to_owned(), columns)?,
+                    None => metadata,
+                })
+            })
             .map_err(|source| self.failed("change the schema of", source))?;
         let operation = DeltaOperation::AddColumn { fields: Vec::new() };
         let actions = vec![Action::Metadata(metadata.clone())];
@@ -296,7 +339,10 @@ impl DeltaLog {
             .ok_or_else(|| self.foreign(format!("is partitioned by {columns:?}, not by {}", self.partition_by)))?;
         let fields = metadata.parse_schema().map_err(|source| self.failed("read the schema of", source.into()))?;
         let stored: Value = serde_json::to_value(&fields).expect("a schema is plain JSON");
-        let schema = TableSchema::from_delta(&stored, columns).map_err(|error| self.foreign(error.to_string()))?;
+        let input = metadata.configuration().get(INPUT_COLUMNS).map(String::as_str);
+        let schema = TableSchema::from_delta(&stored, columns)
+            .and_then(|schema| schema.with_input_property(input))
+            .map_err(|error| self.foreign(error.to_string()))?;
         Ok(TableState { version, schema, keys, metadata })
     }
 

@@ -49,6 +49,10 @@ impl Window {
         self.buffer.drain(..self.start);
         self.start = 0;
         let length = self.buffer.len();
+        if self.buffer.capacity() < length + CHUNK_BYTES {
+            // By a quarter, not to the double: the longest rows should not cost twice their length.
+            self.buffer.reserve_exact(CHUNK_BYTES.max(length / 4));
+        }
         self.buffer.resize(length + CHUNK_BYTES, 0);
         let count = loop {
             match self.reader.read(&mut self.buffer[length..]) {

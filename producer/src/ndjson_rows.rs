@@ -76,6 +76,7 @@ fn take(line: &[u8], options: &ReadOptions, row: &mut Row) -> Option<String> {
         return Some(format!("its {EVENT_ID_FIELD} is null"));
     }
     row.body.clear();
+    row.body.reserve_exact(line.len());
     row.body.extend_from_slice(line[1..].trim_ascii_start());
     row.body_has_id = own_id.is_some();
     assign(&mut row.key, key.as_deref().map(str::as_bytes));

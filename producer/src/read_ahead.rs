@@ -23,6 +23,9 @@ const BATCH_ROWS_MAX: usize = 20_000;
 /// Bytes of batches that are read and not acknowledged yet, besides the one that is being made.
 const AHEAD_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
+/// A batch that is larger, mostly of one row, goes alone.
+const LARGE_BATCH_BYTES: usize = 5 * 1024 * 1024;
+
 /// Bytes that a row takes besides its body and key, at most for ids that are made here.
 const ROW_OVERHEAD_BYTES: usize = 128;
 
@@ -282,7 +285,13 @@ impl Reader {
             room,
         };
         self.first_time = None;
-        Ok(self.batches.blocking_send(batch).map_err(|_| Enough))
+        let sent = self.batches.blocking_send(batch).map_err(|_| Enough);
+        if bytes > LARGE_BATCH_BYTES {
+            // The next row may be as large: it is not read while this batch is in memory.
+            let all = futures::executor::block_on(self.room.acquire_many(AHEAD_BYTES_MAX));
+            drop(all.expect("the semaphore is never closed"));
+        }
+        Ok(sent)
     }
 }
 

@@ -155,7 +155,7 @@ fn sql_name(table: &TableName, output: Output) -> String {
 }
 
 /// An error of the engine goes on with a backtrace that no user needs.
-fn first_line(error: &DataFusionError) -> String {
+pub(crate) fn first_line(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     text.lines().next().unwrap_or_default().to_owned()
 }

@@ -72,7 +72,7 @@ async fn open_archive(options: &Consume, consumes: bool, progress: &Arc<Progress
 pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
     let source = source::open(&options.from, options.log_map_size).await?;
     let store = LakeStore::on_disk(&options.lake)?;
-    let pipeline = pipeline(options);
+    let pipeline = pipeline(options, &store).await?;
     let wanted = Generation::first(
         pipeline.canonical(),
         pipeline.hash(),
@@ -92,9 +92,11 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         limits: limits(options),
         spill_folder: options.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
         until: if options.until_caught_up { Until::CaughtUp } else { Until::Forever },
+        recorded: None,
         clock: Arc::new(SystemClock),
         retry: Policy::STORE,
         seed: RandomState::new().build_hasher().finish(),
+        seal_wait: options.seal_wait,
         progress,
     })
 }
@@ -114,8 +116,9 @@ async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts
     })
 }
 
-fn pipeline(options: &Consume) -> Pipeline {
-    Pipeline {
+/// Returns the pipeline that is asked for. What the user has not set is as the table was made.
+async fn pipeline(options: &Consume, store: &LakeStore) -> Result<Pipeline, headwater_lake::Error> {
+    let wanted = Pipeline {
         rules: DecodeRules {
             id_field: options.id_field.clone(),
             time_field: options.time_field.clone(),
@@ -127,7 +130,14 @@ fn pipeline(options: &Consume) -> Pipeline {
             future_max: options.max_future,
         },
         partition_by: options.partition_by.clone(),
-    }
+        columns: options.definition.columns.clone(),
+        transform: options.definition.transform.clone(),
+    };
+    let Some(number) = generation::live(store, &options.table).await? else {
+        return Ok(wanted);
+    };
+    let made = generation::open(store, &options.table, number).await?;
+    Ok(wanted.keeping(&made.description.pipeline, |setting| options.given.contains(setting)))
 }
 
 /// Where the table and the archive are written at once, each has half of the memory.
@@ -139,6 +149,7 @@ fn limits(options: &Consume) -> Limits {
         age: options.flush_age,
         idle: options.flush_idle,
         memory: Bytes(options.memory.0 / parts),
+        spill: options.spill_bytes,
         window_close: options.flush_on_window_close,
     }
 }
@@ -166,6 +177,10 @@ fn report(options: &Consume, progress: &Progress, seconds: f64) {
         "committed {events} events ({bytes}) to table {} in {epochs} epochs, {seconds:.1} s, {rate:.0} events/s",
         options.table
     ));
+    let filtered = progress.filtered.load(Ordering::Relaxed);
+    if filtered > 0 {
+        crate::say(&format!("{filtered} of them were left out by the transform"));
+    }
     if letters > 0 {
         crate::say(&format!("{letters} of them are dead letters, in table {}__dead_letters", options.table));
     }

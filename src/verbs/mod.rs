@@ -7,6 +7,7 @@ mod demo;
 mod produce;
 #[cfg(feature = "sql")]
 mod query;
+mod replay;
 mod source;
 mod status;
 mod verify;
@@ -18,6 +19,7 @@ pub(crate) async fn run(command: Command, _global: Global) -> anyhow::Result<()>
     match command {
         Command::Produce(options) => produce::run(options).await,
         Command::Consume(options) => consume::run(options).await,
+        Command::Replay(options) => replay::run(options).await,
         #[cfg(feature = "sql")]
         Command::Query(options) => query::run(options).await,
         #[cfg(not(feature = "sql"))]

@@ -21,7 +21,10 @@ pub(crate) async fn run(options: Verify) -> anyhow::Result<()> {
     let mut documents = Vec::new();
     let mut problems = 0;
     for table in tables {
-        let open = generation::open_live(&store, &table).await?;
+        let open = match options.generation {
+            Some(number) => generation::open(&store, &table, number).await?,
+            None => generation::open_live(&store, &table).await?,
+        };
         let how = Options { full: options.full, from_beginning: options.from_beginning };
         let report = verify::verify(&open, how).await?;
         problems += report.problems.len();

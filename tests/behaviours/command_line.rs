@@ -28,6 +28,36 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
 }
 
 #[test]
+fn a_verb_within_a_verb_has_a_section_within_a_section() {
+    let place = Workplace::new(PROGRAM);
+    place.write(
+        "headwater.toml",
+        "memory = \"1GiB\"\ntable = \"t\"\n[replay]\nmemory = \"2GiB\"\nlanes = 3\n[replay.run]\nmemory = \"3GiB\"\n",
+    );
+    let shown = |words: &[&str], key: &str| {
+        let out = place.ok(&[words, &["--print-config"]].concat());
+        assert!(out.starts_with(&format!("[{}]\n", words.join("."))), "{out}");
+        out.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned()
+    };
+    assert_eq!(shown(&["replay", "run"], "memory"), "memory = \"3GiB\"  # file headwater.toml");
+    assert_eq!(shown(&["replay", "run"], "lanes"), "lanes = \"3\"  # file headwater.toml");
+    assert_eq!(shown(&["replay", "plan"], "lanes"), "lanes = \"3\"  # file headwater.toml");
+    assert_eq!(shown(&["replay", "plan"], "table"), "table = \"t\"  # file headwater.toml");
+    assert_eq!(shown(&["replay", "compare"], "table"), "table = \"t\"  # file headwater.toml");
+    assert_eq!(shown(&["consume"], "memory"), "memory = \"1GiB\"  # file headwater.toml");
+    let refused = |file: &str, hint: &str| {
+        place.write("headwater.toml", file);
+        let said = place.run(&["replay", "status"]);
+        assert_eq!(said.code, Some(2), "{file}: {}", said.err);
+        assert!(said.err.contains(hint), "{file}: {}", said.err);
+    };
+    refused("[replay.run]\nmemori = \"1GiB\"\n", "`replay.run.memori`; did you mean `memory`?");
+    refused("[replay.status]\nmemory = \"1GiB\"\n", "`replay.status.memory`");
+    refused("[replay.rum]\nlanes = 1\n", "`replay.rum`; did you mean `run`?");
+    refused("[replay]\nspill_byte = 1\n", "did you mean `spill_bytes`?");
+}
+
+#[test]
 fn settings_are_shown_without_the_work_they_are_for() {
     let place = Workplace::new(PROGRAM);
     let check = |words: &[&str], verb: &str| {
@@ -92,6 +122,11 @@ fn help_goes_to_standard_output_and_mistakes_to_standard_error() {
         let said = place.run(&[verb, "--help"]);
         assert_eq!(said.code, Some(0), "{verb}");
         assert!(said.out.contains("Usage: headwater") && said.err.is_empty(), "{verb}: {}", said.err);
+    }
+    for verb in ["plan", "run", "status", "compare"] {
+        let said = place.run(&["replay", verb, "--help"]);
+        assert_eq!(said.code, Some(0), "replay {verb}");
+        assert!(said.out.contains("Usage: headwater replay") && said.err.is_empty(), "replay {verb}: {}", said.err);
     }
     let said = place.run(&["consum"]);
     assert_eq!(said.code, Some(2));

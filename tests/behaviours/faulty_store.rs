@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::StreamExt;
 use harness::faulty_store::{Fate, FaultyStore, sometimes};
 use headwater_common::clock::ManualClock;
 use headwater_common::retry::Policy;
-use headwater_consumer::driver::{Consumer, Error, Progress, Until};
+use headwater_consumer::driver::{Consumer, Error, Progress, SEAL_WAIT_DEFAULT, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
 use headwater_lake::generation::{self, Generation, StreamFacts};
-use headwater_lake::layout::Output;
+use headwater_lake::layout::{GenerationNumber, Output};
 use headwater_lake::reading;
 use headwater_lake::store::LakeStore;
+use headwater_replay::beginning::Beginning;
+use headwater_replay::compare;
+use headwater_replay::range::{Since, Until as ReplayUntil};
+use headwater_replay::rebuild::{Means, Request};
 use headwater_stream::memory::MemoryLog;
 use headwater_stream::{Put, Sink, Source, StartAt};
 use object_store::ObjectStore;
@@ -73,13 +78,44 @@ impl World {
             limits: Limits { rows: EVENTS_AN_EPOCH, ..Limits::default() },
             spill_folder: std::env::temp_dir(),
             until: Until::CaughtUp,
+            recorded: None,
             clock: Arc::new(ManualClock::at(harness::contract::START)),
             retry: QUICK,
             seed: SEED,
+            seal_wait: SEAL_WAIT_DEFAULT,
             progress: Arc::new(Progress::default()),
         };
         let (_keep, shutdown) = watch::channel(false);
         consumer.run(shutdown).await
+    }
+
+    /// Builds the table again, as a fresh process would.
+    async fn rebuild(&self) -> Result<(), headwater_replay::Error> {
+        let live = generation::open_live(&self.lake(), &"t".parse().unwrap()).await?;
+        let request = Request {
+            source: Arc::new(self.log.clone()),
+            archives: Vec::new(),
+            live,
+            pipeline: Pipeline::default(),
+            lanes: 1,
+            beginning: Beginning::FinalSchema,
+            since: Since::Generation,
+            until: ReplayUntil::Now,
+            anew: false,
+        };
+        let range = request.range().await?;
+        let means = Means {
+            limits: Limits { rows: EVENTS_AN_EPOCH, ..Limits::default() },
+            spill_folder: std::env::temp_dir(),
+            clock: Arc::new(ManualClock::at(harness::contract::START)),
+            retry: QUICK,
+            seed: SEED,
+            progress: Arc::new(Progress::default()),
+            inferred: Arc::new(AtomicU64::new(0)),
+        };
+        let consumer = request.open(&range, means).await?;
+        let (_keep, shutdown) = watch::channel(false);
+        Ok(consumer.run(shutdown).await?)
     }
 
     /// Returns the rows that the table says it has, and those of the files that a listing finds.
@@ -107,6 +143,27 @@ async fn p2_lost_requests_and_answers_neither_lose_nor_double_a_row() {
         let world = World::new(FaultyStore::new(sometimes(seed, 0.25, faults))).await;
         world.consume().await.unwrap();
         assert_eq!(world.rows().await, (EVENTS, EVENTS), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn fm29_fm30_fm32_fm33_unclear_answers_change_nothing_in_a_rebuild() {
+    println!("seeds from {SEED}");
+    for seed in SEED..SEED + 10 {
+        let world = World::new(FaultyStore::new(|_| Fate::Done)).await;
+        world.consume().await.unwrap();
+        world.store.change_plan(sometimes(seed, 0.25, &[Fate::AnswerLost, Fate::RequestLost]));
+        world.rebuild().await.unwrap();
+        world.store.change_plan(|_| Fate::Done);
+        // What an earlier try left is gone on with, or stands beside.
+        world.rebuild().await.unwrap();
+        let live = generation::open_live(&world.lake(), &"t".parse().unwrap()).await.unwrap();
+        assert_eq!(live.description.number, GenerationNumber::FIRST, "seed {seed}: the pointer is as it was");
+        let number = compare::newest_other(&live).await.unwrap();
+        let other = generation::open(&world.lake(), &live.table, number).await.unwrap();
+        let report = compare::compare(&live, &other, &Arc::new(AtomicU64::new(0))).await.unwrap();
+        assert!(!report.differs(), "seed {seed}: {}", report.text());
+        assert_eq!(report.outputs[0].rows, [EVENTS, EVENTS], "seed {seed}");
     }
 }
 

@@ -6,6 +6,7 @@ mod archive;
 mod command_line;
 mod contract;
 mod crash;
+mod cutover;
 mod failure_modes;
 mod faulty_store;
 mod golden;
@@ -16,5 +17,7 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod replay;
+mod transform;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

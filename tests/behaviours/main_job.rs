@@ -174,7 +174,7 @@ fn what_does_not_belong_together_is_refused_with_the_way_out() {
     produce(&place, "in.csv", &[]);
     consume(&place, "t", &[]);
     let again = ["consume", "--from", "log:stream", "--lake", "lake", "--table", "t", "--until-caught-up"];
-    check(&[&again[..], &["--time-field", "t"]].concat(), 1, "time_field was unset, now \"t\"");
+    check(&[&again[..], &["--time-field", "t"]].concat(), 1, "+ time_field: \"t\"");
     place.ok(&["produce", "in.csv", "--to", "log:other"]);
     let other = ["consume", "--from", "log:other", "--lake", "lake", "--table", "t", "--until-caught-up"];
     check(&other, 1, "another log");

@@ -44,7 +44,7 @@ fn three_epochs() -> Workplace {
 }
 
 /// Returns the data files of an epoch, with their bytes.
-fn files_of_epoch(place: &Workplace, epoch: u64) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files_of_epoch(place: &Workplace, epoch: u64) -> BTreeMap<PathBuf, Vec<u8>> {
     let marker = format!("0of1-{epoch}-");
     let mut found = BTreeMap::new();
     for table in ["lake/t/g00001", "lake/t__dead_letters/g00001"] {
@@ -69,7 +69,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Takes the newest commit out of both Delta logs, as if the writer had died before it.
-fn undo_last_commit(place: &Workplace) {
+pub(crate) fn undo_last_commit(place: &Workplace) {
     for table in ["t", "t__dead_letters"] {
         let log = place.path(&format!("lake/{table}/g00001/_delta_log"));
         let commits = walk(&log).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json"));

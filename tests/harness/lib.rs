@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod contract;
+pub mod cutover_world;
 pub mod faulty_store;
 pub mod process;
 pub mod simulation;

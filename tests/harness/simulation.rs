@@ -366,6 +366,8 @@ impl World {
                 Fact::Table(Table { committed, snapshot: version })
             }
             Action::ReadCut(epoch) => self.read_cut(index, epoch),
+            // Seals are the other world's: `cutover_world`.
+            Action::ReadPointer | Action::Blocked(_) => return Err("a seal that nobody put".to_owned()),
             Action::Resume(after) => {
                 let cut = self.cuts.get(&(lane, after));
                 self.writers[index].position = cut.map_or(0, |cut| number_of(cut.segments[0].to));
@@ -499,6 +501,7 @@ impl World {
             bytes: 0,
             outputs,
             positions: None,
+            seal: None,
         };
         (cut, all_rows)
     }

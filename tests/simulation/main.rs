@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
+mod cutover;
+
 use harness::simulation::{self, Moment, SABOTAGES, Sabotage, Statistics};
 
 /// Schedules that CI runs.

@@ -144,6 +144,7 @@ impl RecordBuffer {
             bytes: self.records.payload_bytes,
             outputs: BTreeMap::from([(Output::Events, intent)]),
             positions: lists_all.then(|| self.positions.clone()),
+            seal: None,
         }
     }
 

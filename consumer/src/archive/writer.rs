@@ -15,10 +15,11 @@ use headwater_common::hash;
 use headwater_common::position::{Position, ShardId};
 use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
+use headwater_lake::Error as LakeError;
 use headwater_lake::archive::{self, ShardRecord};
-use headwater_lake::commit::{self, LaneWriter, Ready};
+use headwater_lake::commit::{self, LaneWriter, Reached, Ready, Standing};
 use headwater_lake::generation::{OpenGeneration, StreamFacts};
-use headwater_lake::layout::Lane;
+use headwater_lake::layout::{self, Lane};
 use headwater_lake::store::LakeStore;
 use headwater_stream::{Source, StartAt};
 use tokio::sync::watch;
@@ -159,6 +160,7 @@ impl LaneRunner {
             clock: Arc::clone(&archiver.clock),
             retry: archiver.retry,
             seed: archiver.seed.wrapping_add(u64::from(lane.index)),
+            standing: Standing::Live,
         })
         .map_err(|error| archiver.lake_error(error))?;
         let buffer = RecordBuffer::new(Arc::clone(&archiver.source), Arc::clone(&archiver.archive), lane);
@@ -172,7 +174,8 @@ impl LaneRunner {
         mut shutdown: watch::Receiver<bool>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(), Error> {
-        let ready = self.writer.recover(&mut self.buffer).await.map_err(|error| self.archiver.lake_error(error))?;
+        let recovered = self.writer.recover(&mut self.buffer).await;
+        let ready = self.ready(recovered)?;
         self.resume(ready);
         let mut pause = POLL_FIRST;
         loop {
@@ -256,6 +259,8 @@ impl LaneRunner {
             memory_bytes,
             spilled_bytes: 0,
             file_bytes,
+            // Row groups are bounded in bytes: a file never needs the memory of its rows.
+            window_bytes: 0,
             segments: self.buffer.shard_count(),
             closed_window: false,
             first_read_at: self.first_read_at,
@@ -271,7 +276,8 @@ impl LaneRunner {
             return Ok(());
         }
         let began = self.archiver.clock.now();
-        let ready = self.writer.write(&mut self.buffer).await.map_err(|error| self.archiver.lake_error(error))?;
+        let written = self.writer.write(&mut self.buffer).await;
+        let ready = self.ready(written)?;
         let took = self.archiver.clock.now().since(began);
         let progress = &self.archiver.progress;
         progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
@@ -288,6 +294,19 @@ impl LaneRunner {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(lane = %self.lane, epoch = ready.after.0, records, ?reason, millis, "epoch archived");
         Ok(())
+    }
+
+    /// An archive has one generation and no cutover, so nothing but damage seals a lane of it.
+    fn ready(&self, reached: Result<Reached, LakeError>) -> Result<Ready, Error> {
+        match reached.map_err(|error| self.archiver.lake_error(error))? {
+            Reached::Ready(ready) => Ok(ready),
+            Reached::Blocked(pointer) => {
+                let table = &self.archiver.archive.table;
+                let key = layout::pointer(table, pointer);
+                let source = format!("lane {} of an archive is sealed for it", self.lane).into();
+                Err(self.archiver.lake_error(LakeError::Damaged { key, source }))
+            }
+        }
     }
 
     fn resume(&mut self, ready: Ready) {

@@ -6,7 +6,7 @@ use arrow_array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::Buffer;
 use headwater_common::event::Event;
 use headwater_common::timestamp::Timestamp;
-use headwater_lake::schema::ColumnType;
+use headwater_lake::schema::{Column, ColumnType, SchemaVersion};
 
 use super::builder::{finish_offsets, take_all};
 
@@ -18,6 +18,11 @@ pub const META_COLUMNS: [(&str, ColumnType); 5] = [
     ("_sub_sequence", ColumnType::Int64),
     ("_arrived_at", ColumnType::Timestamp),
 ];
+
+/// Returns the columns of [`META_COLUMNS`], as every table begins with them.
+pub fn meta_columns() -> impl Iterator<Item = Column> {
+    META_COLUMNS.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST))
+}
 
 /// The columns of [`META_COLUMNS`].
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@
 //!       --tape--> nodes --shape--> fits? grows? --> columns   every other one
 //! ```
 
+mod acceptance;
 mod adapt;
 mod builder;
 mod direct;
@@ -28,11 +29,13 @@ use headwater_common::event_time;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema};
 
+pub use self::acceptance::Acceptance;
+use self::acceptance::Judge;
 pub use self::adapt::adapt;
 use self::builder::{ColumnBuilder, append_object};
 use self::direct::Meaning;
-pub use self::meta::META_COLUMNS;
 use self::meta::MetaBuilder;
+pub use self::meta::{META_COLUMNS, meta_columns};
 pub use self::misfit::{Misfit, Reason};
 use self::shape::{COLUMNS_MAX, Growth, GrowthNotes, Parsed, Rules, leaves, too_many_columns};
 use self::tape::{Kind, Tape};
@@ -111,6 +114,8 @@ pub struct Decoder {
     has_lists: bool,
     tape: Tape,
     finished: Vec<Decoded>,
+    /// Says whether a later stage can do with the columns that events ask for.
+    judge: Option<Judge>,
     /// Takes the tape's way for every event, to compare the two.
     #[cfg(test)]
     tape_only: bool,
@@ -126,8 +131,8 @@ pub enum Growing {
 }
 
 impl Decoder {
-    /// Returns a decoder for a table's schema; `None` while there is no table. `reserved` are column names that the
-    /// partitioning has taken.
+    /// Returns a decoder for a table's schema; `None` while there is no table, or version 0 with the columns that were
+    /// declared for it. `reserved` are column names that the partitioning has taken.
     pub fn new(
         rules: &DecodeRules,
         schema: Option<&TableSchema>,
@@ -153,7 +158,7 @@ impl Decoder {
             taken: meta_names.chain(reserved.iter().map(|name| name.to_lowercase())).collect(),
             base,
             columns,
-            grown: schema.is_none() && growing == Growing::Allowed,
+            grown: base == SchemaVersion(0) && growing == Growing::Allowed,
             has_conflict: false,
             notes: GrowthNotes::default(),
             inexact: HashSet::new(),
@@ -164,11 +169,18 @@ impl Decoder {
             has_lists: false,
             tape: Tape::default(),
             finished: Vec::new(),
+            judge: None,
             #[cfg(test)]
             tape_only: false,
         };
         decoder.begin_columns();
         decoder
+    }
+
+    /// Returns the decoder, which from now on refuses events whose columns are not accepted.
+    #[must_use]
+    pub fn accepting(self, acceptance: Arc<dyn Acceptance>) -> Self {
+        Self { judge: Some(Judge::new(acceptance)), ..self }
     }
 
     /// Appends an event as a row and returns its event time.
@@ -177,8 +189,9 @@ impl Decoder {
     /// When it cannot be a row; nothing of it was appended.
     pub fn push(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
         let result = self.push_row(shard, event);
-        let conflict = result.as_ref().is_err_and(|misfit| misfit.reason == Reason::SchemaConflict);
-        self.has_conflict |= conflict;
+        // What the columns are decides these; the columns may grow.
+        let by_schema = |misfit: &Misfit| matches!(misfit.reason, Reason::SchemaConflict | Reason::Transform);
+        self.has_conflict |= result.as_ref().is_err_and(by_schema);
         result
     }
 
@@ -254,8 +267,10 @@ impl Decoder {
     /// Returns the schema with what the events added; its version is the next one when they added something.
     pub fn schema(&self) -> TableSchema {
         let version = if self.grown { self.rules.next } else { self.base };
-        let meta = META_COLUMNS.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion::FIRST));
-        TableSchema { version, columns: meta.chain(self.columns.iter().cloned()).collect() }
+        // Columns that were declared before there was a table came with its first version.
+        let since_first = |column: &Column| Column { since: column.since.max(SchemaVersion::FIRST), ..column.clone() };
+        let columns = meta_columns().chain(self.columns.iter().map(since_first)).collect();
+        TableSchema { version, columns, input: None }
     }
 
     /// Returns the version of the table's schema that the decoder began with; `None` when there was no table.
@@ -365,7 +380,8 @@ impl Decoder {
     /// so far keeps the columns it has.
     fn grow(&mut self, added: usize, event: &Event) -> Result<(), Misfit> {
         let columns: usize = self.columns.iter().map(|column| leaves(&column.kind)).sum();
-        if !self.rules.may_grow || columns + added > COLUMNS_MAX {
+        let too_many = !self.rules.may_grow || columns + added > COLUMNS_MAX;
+        if too_many && self.judge.is_none() {
             return Err(too_many_columns());
         }
         let parsed = Parsed { tape: &self.tape, event: &event.payload };
@@ -378,6 +394,13 @@ impl Decoder {
         let mut more = Growth::default();
         fixed.object_fits(&grown, parsed, 0, "", &mut more, &|_| true)?;
         debug_assert!(more.is_none(), "what was asked for was added");
+        // Judged also where the schema is fixed: a refusal must not depend on which of the two it was.
+        if let Some(judge) = &mut self.judge {
+            judge.accept(&grown)?;
+        }
+        if too_many {
+            return Err(too_many_columns());
+        }
         if self.meta.rows() > 0 {
             self.finish_batch();
         }

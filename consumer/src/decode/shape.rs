@@ -3,6 +3,7 @@
 //! The rules, none of which coerces a value silently:
 //! - an integer column takes whole numbers of at most 64 bits; `1.9` and `1e3` are conflicts, `2.0` is 2
 //! - a float column takes numbers that a 64-bit float holds: integers exactly, fractions to the nearest
+//! - a date takes strings `YYYY-MM-DD` only: a time of the day would be lost
 //! - text takes strings only, booleans take booleans only, objects and arrays their own kind
 //! - a column that is new in this epoch turns from integer to float as long as all its values stay exact
 //! - a field that is null, or an empty object or array, makes no column: its type is not known yet
@@ -171,6 +172,7 @@ impl Rules {
             {
                 self.time_format.parse(parsed.raw(node)).map(drop).ok_or_else(conflict)
             }
+            (ColumnType::Date, Kind::Text) if is_date(parsed.raw(node)) => Ok(()),
             (ColumnType::Struct(fields), Kind::Object) => {
                 self.object_fits(fields, parsed, value, &join(path, column.source()), growth, inexact)
             }
@@ -405,6 +407,11 @@ fn snippet<'a>(parsed: Parsed<'a>, value: usize) -> &'a str {
         Kind::Text | Kind::EscapedText | Kind::Key => "a string",
         Kind::Integer | Kind::Float => parsed.raw(parsed.node(value)),
     }
+}
+
+/// Says whether a text is a day and nothing more.
+fn is_date(text: &str) -> bool {
+    text.len() == "2026-11-21".len() && event_time::Format::Text.parse(text).is_some()
 }
 
 /// Reads an integer literal of at most 64 bits.

@@ -57,6 +57,53 @@ fn a_fraction_in_an_integer_column_is_a_conflict_never_truncated() {
     decoder.push("0", &event(3, r#"{"a":2.0}"#)).unwrap();
 }
 
+/// The schema of a table that does not exist yet, with declared columns.
+fn declared(columns: &[(&str, ColumnType)]) -> TableSchema {
+    let columns = columns.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion(0)));
+    TableSchema { version: SchemaVersion(0), columns: meta_columns().chain(columns).collect(), input: None }
+}
+
+#[test]
+fn a_declared_type_stays_whatever_comes_first() {
+    let schema = declared(&[("a", ColumnType::Int64), ("b", ColumnType::Float64), ("d", ColumnType::Date)]);
+    let mut decoder = Decoder::new(&rules(), Some(&schema), &[], 20, Growing::Allowed);
+    assert!(decoder.has_grown() && decoder.base_version().is_none(), "there is no table yet");
+    decoder.push("0", &event(1, r#"{"a":1,"b":1,"d":"2026-11-21"}"#)).unwrap();
+    let refused = |decoder: &mut Decoder, payload: &str| decoder.push("0", &event(2, payload)).unwrap_err().message;
+    assert_eq!(refused(&mut decoder, r#"{"a":1.5}"#), "field a: 1.5 does not fit BIGINT");
+    let with_time = r#"{"d":"2026-11-21T10:00:00Z"}"#;
+    assert_eq!(refused(&mut decoder, with_time), "field d: a string does not fit DATE");
+    let grown = decoder.schema();
+    assert_eq!(grown.version, SchemaVersion::FIRST);
+    assert!(grown.columns.iter().all(|column| column.since == SchemaVersion::FIRST), "{grown:?}");
+}
+
+/// Accepts no text column.
+#[derive(Debug)]
+struct NoText;
+
+impl Acceptance for NoText {
+    fn accept(&self, columns: &[Column]) -> Result<(), String> {
+        if columns.iter().any(|column| column.kind == ColumnType::Utf8) { Err("text".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn columns_that_are_not_accepted_cost_the_event_and_no_other() {
+    let refused = |decoder: &mut Decoder| decoder.push("0", &event(2, r#"{"b":"x"}"#)).unwrap_err();
+    let mut decoder = Decoder::new(&rules(), None, &[], 20, Growing::Allowed).accepting(Arc::new(NoText));
+    decoder.push("0", &event(1, r#"{"a":1}"#)).unwrap();
+    let misfit = refused(&mut decoder);
+    assert_eq!(misfit.reason, Reason::Transform);
+    decoder.push("0", &event(3, r#"{"b":2}"#)).unwrap();
+    // With the final schema the refusal is worded the same, unless the field means something now.
+    let schema = decoder.schema();
+    let mut fixed = Decoder::new(&rules(), Some(&schema), &[], 20, Growing::Fixed).accepting(Arc::new(NoText));
+    assert_eq!(fixed.push("0", &event(4, r#"{"c":"x"}"#)).unwrap_err(), misfit);
+    assert_eq!(refused(&mut fixed).reason, Reason::SchemaConflict);
+    assert!(decoder.must_read_again(), "a refusal was judged by a schema that grew");
+}
+
 #[test]
 fn a_number_in_a_string_is_no_number() {
     check(&[r#"{"a":7}"#, r#"{"a":"7"}"#], &[r#"{"a":7}"#], &["field a: a string does not fit BIGINT"]);

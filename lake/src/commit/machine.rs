@@ -8,6 +8,9 @@
 //!                        (present: redo)        +-- Release <- Commit* <- Put* <------+
 //!                           |                                     ^
 //!                           +----> Inspect* -> MakeFiles ---------+
+//!                           |                                     |
+//!                        (a seal) -> ReadPointer -(void)----------+
+//!                                         +------(in effect)-> Blocked   until Machine::look_again
 //! ```
 //!
 //! It performs nothing and waits for nothing: [`Machine::next`] names the one thing to be done now, and
@@ -16,8 +19,10 @@
 
 use std::collections::BTreeMap;
 
+use super::seal::{SealState, Standing, seal_state};
 use crate::cut::Cut;
-use crate::layout::{Epoch, Output};
+use crate::layout::{Epoch, Output, PointerNumber};
+use crate::pointer::Pointer;
 
 /// What a writer knows of one output's table. `S` is whatever the adapter needs as the base of a commit.
 #[derive(Debug, Clone)]
@@ -61,6 +66,10 @@ pub enum Action {
     ChangeSchema(Output),
     /// Encode the same rows again with the table's new schema: answer with [`Machine::propose`].
     EncodeAgain,
+    /// Read the highest pointer, to judge a seal by: answer [`Fact::Pointer`].
+    ReadPointer,
+    /// The lane is sealed for this pointer, and nothing is to be done until there is news: [`Machine::look_again`].
+    Blocked(PointerNumber),
     /// Create the proposal's cut if absent: answer [`Fact::Created`], [`Fact::Exists`] or [`Fact::Unknown`].
     PublishCut,
     /// Look whether this file is there: answer [`Fact::File`].
@@ -82,6 +91,8 @@ pub enum Fact<S> {
     Table(Table<S>),
     /// The cut, if there is one.
     Cut(Option<Box<Cut>>),
+    /// The highest pointer.
+    Pointer(Pointer),
     /// Reading continues after the epoch.
     Resumed,
     /// It was created by this call.
@@ -153,6 +164,9 @@ enum FileState {
 enum Phase {
     Recover,
     FindCut,
+    /// The next cut is a seal.
+    Judge(Box<Cut>),
+    Blocked(PointerNumber),
     Resume,
     Idle,
     Evolve(Box<Proposal>),
@@ -160,8 +174,14 @@ enum Phase {
     EncodeAgain,
     Publish(Box<Cut>),
     ReadBack(Box<Cut>),
-    Write { cut: Box<Cut>, files: BTreeMap<FileRef, FileState>, reload: Option<Output> },
-    Release { redo: bool },
+    Write {
+        cut: Box<Cut>,
+        files: BTreeMap<FileRef, FileState>,
+        reload: Option<Output>,
+    },
+    Release {
+        redo: bool,
+    },
 }
 
 /// One lane's writer: where it is in the protocol.
@@ -174,15 +194,22 @@ pub struct Machine<S> {
     phase: Phase,
     /// Whether the epoch being written was found there: reading then resumes after it.
     redo: bool,
+    /// What it judges seals by.
+    standing: Standing,
 }
 
 impl<S: Clone> Default for Machine<S> {
     fn default() -> Self {
-        Self { outputs: &Output::ALL, tables: BTreeMap::new(), phase: Phase::Recover, redo: false }
+        Self::new(Standing::Live)
     }
 }
 
 impl<S: Clone> Machine<S> {
+    /// Returns a machine that begins by reading the tables.
+    pub fn new(standing: Standing) -> Self {
+        Self { outputs: &Output::ALL, tables: BTreeMap::new(), phase: Phase::Recover, redo: false, standing }
+    }
+
     /// Returns the machine for these outputs; every cut names each of them and no other.
     #[must_use]
     pub fn writing(self, outputs: &'static [Output]) -> Self {
@@ -209,6 +236,8 @@ impl<S: Clone> Machine<S> {
         match &self.phase {
             Phase::Recover => Action::ReadTable(self.unread().expect("recovery ends with the last table")),
             Phase::FindCut => Action::ReadCut(self.committed_everywhere().next()),
+            Phase::Judge(_) => Action::ReadPointer,
+            Phase::Blocked(seal) => Action::Blocked(*seal),
             Phase::Resume => Action::Resume(self.committed_everywhere()),
             Phase::Idle => Action::Idle(self.committed_everywhere()),
             Phase::Evolve(proposal) => match proposal.schema_changes.first() {
@@ -258,6 +287,15 @@ impl<S: Clone> Machine<S> {
         };
     }
 
+    /// Begins anew after [`Action::Blocked`]: the tables are read again, since others may have passed the seal.
+    ///
+    /// # Panics
+    /// When the lane was not blocked: a bug of the caller.
+    pub fn look_again(&mut self) {
+        assert!(matches!(self.phase, Phase::Blocked(_)), "the lane is not blocked");
+        self.phase = self.restart();
+    }
+
     /// Takes what came of the action that [`Machine::next`] named.
     ///
     /// # Errors
@@ -273,10 +311,12 @@ impl<S: Clone> Machine<S> {
                 self.redo = false;
                 Phase::Resume
             }
+            (Phase::FindCut, Fact::Cut(Some(cut))) if cut.seal.is_some() => Phase::Judge(cut),
             (Phase::FindCut, Fact::Cut(Some(cut))) => {
                 self.redo = true;
                 self.write(cut, FileState::Unseen)
             }
+            (Phase::Judge(cut), Fact::Pointer(highest)) => self.judged(cut, &highest),
             (Phase::Resume, Fact::Resumed) => Phase::Idle,
             (Phase::Evolve(proposal), fact) => self.evolved(proposal, fact),
             (Phase::ReloadForSchema(output), Fact::Table(table)) => self.reloaded_for_schema(output, table)?,
@@ -305,6 +345,17 @@ impl<S: Clone> Machine<S> {
         self.tables.clear();
         self.redo = false;
         Phase::Recover
+    }
+
+    fn judged(&mut self, cut: Box<Cut>, highest: &Pointer) -> Phase {
+        let seal = cut.seal.expect("only a seal is judged");
+        match seal_state(seal, cut.generation, self.standing, highest) {
+            SealState::Void => {
+                self.redo = true;
+                self.write(cut, FileState::Unseen)
+            }
+            SealState::InEffect => Phase::Blocked(seal),
+        }
     }
 
     fn evolved(&mut self, mut proposal: Box<Proposal>, fact: Fact<S>) -> Phase {
@@ -442,6 +493,7 @@ fn name_of<S>(fact: &Fact<S>) -> &'static str {
     match fact {
         Fact::Table(_) => "a table",
         Fact::Cut(_) => "a cut",
+        Fact::Pointer(_) => "a pointer",
         Fact::Resumed => "resumed",
         Fact::Created => "created",
         Fact::Exists => "exists",

@@ -14,11 +14,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::machine::{Action, Fact, FileRef, Machine, Proposal, Table};
+use super::seal::Standing;
 use crate::cut::{self, Cut, POSITIONS_EVERY};
 use crate::error::Error;
 use crate::file::{self, FileFacts};
 use crate::generation::{OpenGeneration, PartitionKey};
-use crate::layout::{self, Epoch, Lane, Output};
+use crate::layout::{self, Epoch, Lane, Output, PointerNumber};
+use crate::pointer;
 use crate::schema::TableSchema;
 use crate::store::Create;
 use crate::table::{Base, CHECKPOINT_EVERY, Commit, DeltaLog, TableState};
@@ -77,6 +79,8 @@ pub struct Settings {
     pub retry: Policy,
     /// Seeds the jitter of the pauses.
     pub seed: u64,
+    /// What the generation is written for.
+    pub standing: Standing,
 }
 
 /// Where the writer is ready to go on from.
@@ -87,6 +91,15 @@ pub struct Ready {
     /// Set when reading must go on from other positions than the reader has: at the start, after a redo, and after
     /// another writer was faster.
     pub positions: Option<BTreeMap<ShardId, Position>>,
+}
+
+/// How far a writer got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// It is ready for the next epoch.
+    Ready(Ready),
+    /// The lane is sealed for this pointer, and the seal is in effect. What was buffered is forgotten.
+    Blocked(PointerNumber),
 }
 
 /// Writes the epochs of one lane.
@@ -113,9 +126,9 @@ impl LaneWriter {
         let logs = outputs.iter().copied().map(log).collect::<Result<_, Error>>()?;
         let random = SmallRng::seed_from_u64(settings.seed);
         Ok(Self {
-            settings,
             random,
-            machine: Machine::default().writing(outputs),
+            machine: Machine::new(settings.standing).writing(outputs),
+            settings,
             logs,
             schemas: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -135,20 +148,24 @@ impl LaneWriter {
         self.files.values().map(|facts| facts.size).sum()
     }
 
-    /// Finds out where the lane stands and finishes the epoch that a writer left unfinished.
+    /// Finds out where the lane stands and finishes the epochs that writers left unfinished, up to a seal in effect.
+    /// Called at first, and again when the lane was blocked and there is news.
     ///
     /// # Errors
     /// When the lake cannot be trusted or does not answer.
-    pub async fn recover(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+    pub async fn recover(&mut self, rows: &mut dyn EpochRows) -> Result<Reached, Error> {
+        if matches!(self.machine.next(), Action::Blocked(_)) {
+            self.machine.look_again();
+        }
         self.run(rows).await
     }
 
     /// Writes one epoch: schema, cut, files, commits. When another writer owns the epoch, the rows are forgotten and
-    /// the answer says from where to read again.
+    /// the answer says from where to read again, or that the lane is sealed.
     ///
     /// # Errors
     /// When the lake cannot be trusted or does not answer. Nothing is lost: the next start goes on from the lake.
-    pub async fn write(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+    pub async fn write(&mut self, rows: &mut dyn EpochRows) -> Result<Reached, Error> {
         let Action::Idle(after) = self.machine.next() else { unreachable!("it is written to only when it is ready") };
         self.offer(rows, after.next()).await?;
         self.run(rows).await
@@ -163,14 +180,19 @@ impl LaneWriter {
         Ok(())
     }
 
-    async fn run(&mut self, rows: &mut dyn EpochRows) -> Result<Ready, Error> {
+    async fn run(&mut self, rows: &mut dyn EpochRows) -> Result<Reached, Error> {
         loop {
             let action = self.machine.next();
             tracing::debug!(lane = %self.settings.lane, ?action, "protocol");
             let fact = match action {
                 Action::Idle(after) => {
-                    return Ok(Ready { after, positions: self.resumed.take() });
+                    return Ok(Reached::Ready(Ready { after, positions: self.resumed.take() }));
                 }
+                Action::Blocked(seal) => {
+                    rows.forget();
+                    return Ok(Reached::Blocked(seal));
+                }
+                Action::ReadPointer => Fact::Pointer(self.highest_pointer().await?),
                 Action::EncodeAgain => {
                     let epoch = self.committed_everywhere().next();
                     self.offer(rows, epoch).await?;
@@ -222,6 +244,12 @@ impl LaneWriter {
 
     async fn read_cut(&self, epoch: Epoch) -> Result<Option<Cut>, Error> {
         read_cut(&self.settings.generation, self.settings.lane, epoch).await
+    }
+
+    async fn highest_pointer(&self) -> Result<pointer::Pointer, Error> {
+        let OpenGeneration { store, table, .. } = self.settings.generation.as_ref();
+        let none = || Error::Damaged { key: layout::pointers(table), source: "there are seals and no pointer".into() };
+        pointer::highest(store, table).await?.ok_or_else(none)
     }
 
     async fn positions_after(&self, epoch: Epoch) -> Result<BTreeMap<ShardId, Position>, Error> {

@@ -23,7 +23,7 @@ use headwater_common::limits;
 use headwater_common::position::{Position, Sequence, ShardId};
 use headwater_common::timestamp::Timestamp;
 use heed::types::Bytes as Raw;
-use heed::{Database, Env, PutFlags, RoTxn, WithoutTls};
+use heed::{Database, Env, PutFlags, ReservedSpace, RoTxn, WithoutTls};
 
 pub use self::environment::Options;
 pub use self::sink::{LogSink, Retention, SyncPolicy};
@@ -96,7 +96,6 @@ impl Log {
         let mut transaction = self.env.write_txn()?;
         let mut states: Vec<Option<ShardState>> = vec![None; self.shards.len()];
         let mut places = Vec::with_capacity(batch.len());
-        let mut value = Vec::new();
         for put in batch {
             let shard = hash::slice_of(hash::of_partition_key(&put.partition_key), self.header.shards);
             let slot = &mut states[shard as usize];
@@ -105,10 +104,17 @@ impl Log {
                 None => slot.insert(self.checked_state(&transaction, shard)?),
             };
             let (sequence, arrived_at) = state.accept(put.payload.len() + put.partition_key.len(), now);
-            record::write(arrived_at, &put.partition_key, &put.payload, &mut value);
-            let key = record::key(shard, sequence);
+            let Put { partition_key, payload } = put;
+            let (key, length) = (record::key(shard, sequence), record::stored_bytes(partition_key, payload));
             let records = self.shards[shard as usize];
-            let taken = records.get_or_put_with_flags(&mut transaction, PutFlags::APPEND, &key, &value)?;
+            // Straight into the database's page: a record may have ten MiB, and once is enough to copy it.
+            let write = |space: &mut ReservedSpace<'_>| {
+                space.fill_zeroes();
+                record::write(arrived_at, partition_key, payload, space.written_mut());
+                Ok(())
+            };
+            let flags = PutFlags::APPEND;
+            let taken = records.get_or_put_reserved_with_flags(&mut transaction, flags, &key, length, write)?;
             if taken.is_some() {
                 // The state says a number is free that the database has: one of them is damaged.
                 return Err(heed::Error::Mdb(heed::MdbError::Corrupted));

@@ -38,16 +38,20 @@ pub(super) fn sequence_of(key: &[u8]) -> Result<u64, String> {
     bytes.map(u64::from_be_bytes).ok_or_else(|| format!("a key has {} bytes instead of 12", key.len()))
 }
 
-/// Makes `value` the bytes of a record.
-pub(super) fn write(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8], value: &mut Vec<u8>) {
+/// Returns the bytes that a record takes as a value.
+pub(super) fn stored_bytes(partition_key: &[u8], payload: &[u8]) -> usize {
+    HEADER_BYTES + partition_key.len() + payload.len()
+}
+
+/// Writes a record into the space for it, which has [`stored_bytes`].
+pub(super) fn write(arrived_at: Timestamp, partition_key: &[u8], payload: &[u8], value: &mut [u8]) {
     let key_bytes = u16::try_from(partition_key.len()).expect("keys are checked against PARTITION_KEY_BYTES_MAX");
-    value.clear();
-    value.extend_from_slice(&[VERSION, 0]);
-    value.extend_from_slice(&key_bytes.to_le_bytes());
-    value.extend_from_slice(&[0; 4]);
-    value.extend_from_slice(&arrived_at.micros().to_le_bytes());
-    value.extend_from_slice(partition_key);
-    value.extend_from_slice(payload);
+    let (header, rest) = value.split_at_mut(HEADER_BYTES);
+    header[..2].copy_from_slice(&[VERSION, 0]);
+    header[2..4].copy_from_slice(&key_bytes.to_le_bytes());
+    header[CHECKED_FROM..].copy_from_slice(&arrived_at.micros().to_le_bytes());
+    rest[..partition_key.len()].copy_from_slice(partition_key);
+    rest[partition_key.len()..].copy_from_slice(payload);
     let checksum = checksum(key_bytes, &value[CHECKED_FROM..]);
     value[4..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -80,10 +84,15 @@ fn checksum(key_bytes: u16, rest: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    fn stored(arrived_at: i64, partition_key: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut value = vec![0; stored_bytes(partition_key, payload)];
+        write(Timestamp::from_micros(arrived_at), partition_key, payload, &mut value);
+        value
+    }
+
     #[test]
     fn golden_bytes_of_version_1() {
-        let mut value = Vec::new();
-        write(Timestamp::from_micros(1_357_034_400_000_000), b"k1", b"{}", &mut value);
+        let value = stored(1_357_034_400_000_000, b"k1", b"{}");
         let text: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, "010002000cd262bb00285c3137d204006b317b7d");
         let stored = parse(&value).unwrap();
@@ -92,8 +101,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let mut value = Vec::new();
-        write(Timestamp::from_micros(7), b"key", b"payload", &mut value);
+        let value = stored(7, b"key", b"payload");
         for bit in 0..value.len() * 8 {
             if bit / 8 == 1 {
                 continue; // the reserved byte

@@ -1,0 +1,114 @@
+//! Who still has which events of a range: the stream, an archive, or nobody.
+
+use std::fmt;
+
+use headwater_common::position::{Position, ShardId};
+use serde::Serialize;
+
+/// Events of one shard, `(from, to]`, that somebody holds without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage {
+    /// Who holds them, for people: the stream's URL, an archive's.
+    pub name: String,
+    /// The shard.
+    pub shard: ShardId,
+    /// The last position that is not held.
+    pub from: Position,
+    /// The last position that is held.
+    pub to: Position,
+}
+
+/// Events of one shard, `(from, to]`, all held by the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// The shard.
+    pub shard: ShardId,
+    /// The last position that is not in it.
+    pub from: Position,
+    /// The last position that is in it.
+    pub to: Position,
+    /// Who holds them; `None` when they are lost.
+    pub held_by: Option<String>,
+}
+
+impl Stretch {
+    /// Returns how many events it has, where sequence numbers have no gaps.
+    pub fn events(&self) -> u64 {
+        events_between(self.from, self.to)
+    }
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} after {} up to {}", self.shard, self.from, self.to)
+    }
+}
+
+/// Returns how many events there are in `(from, to]`, where sequence numbers have no gaps.
+pub fn events_between(from: Position, to: Position) -> u64 {
+    let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
+    number(to).saturating_sub(number(from))
+}
+
+/// Divides `(from, to]` of a shard by who holds it. Coverages that come first are preferred.
+pub fn divide(shard: &ShardId, from: Position, to: Position, coverages: &[Coverage]) -> Vec<Stretch> {
+    let mine: Vec<_> = coverages.iter().filter(|coverage| coverage.shard == *shard).collect();
+    let mut stretches = Vec::new();
+    let mut at = from;
+    while at < to {
+        let holder = mine.iter().position(|coverage| coverage.from <= at && at < coverage.to);
+        let better = &mine[..holder.unwrap_or(mine.len())];
+        let next_better = better.iter().map(|coverage| coverage.from).filter(|begin| *begin > at).min();
+        let held_to = holder.map_or(to, |index| mine[index].to);
+        let end = next_better.map_or(held_to, |begin| begin.min(held_to)).min(to);
+        let held_by = holder.map(|index| mine[index].name.clone());
+        stretches.push(Stretch { shard: shard.clone(), from: at, to: end, held_by });
+        at = end;
+    }
+    stretches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(range: (u64, u64), held: &[(&str, u64, u64)], expect: &[(u64, u64, Option<&str>)]) {
+        let at = |number: u64| Position::of_record(number.into());
+        let coverage = |(name, from, to): &(&str, u64, u64)| Coverage {
+            name: (*name).to_owned(),
+            shard: "0".into(),
+            from: at(*from),
+            to: at(*to),
+        };
+        let mut coverages: Vec<_> = held.iter().map(coverage).collect();
+        coverages.push(Coverage { name: "of another shard".into(), shard: "1".into(), from: at(0), to: at(99) });
+        let found = divide(&"0".into(), at(range.0), at(range.1), &coverages);
+        let stretch = |(from, to, held_by): &(u64, u64, Option<&str>)| Stretch {
+            shard: "0".into(),
+            from: at(*from),
+            to: at(*to),
+            held_by: held_by.map(str::to_owned),
+        };
+        assert_eq!(found, expect.iter().map(stretch).collect::<Vec<_>>());
+        assert_eq!(found.iter().map(Stretch::events).sum::<u64>(), range.1.saturating_sub(range.0));
+    }
+
+    #[test]
+    fn fm11_what_nobody_has_is_lost_and_said() {
+        let stream = ("stream", 50, 200);
+        check((50, 200), &[stream], &[(50, 200, Some("stream"))]);
+        check((0, 200), &[stream], &[(0, 50, None), (50, 200, Some("stream"))]);
+        check((0, 40), &[stream], &[(0, 40, None)]);
+        check((100, 100), &[stream], &[]);
+        check((0, 10), &[], &[(0, 10, None)]);
+        let archive = ("archive", 0, 100);
+        check((0, 200), &[stream, archive], &[(0, 50, Some("archive")), (50, 200, Some("stream"))]);
+        check((0, 200), &[archive, stream], &[(0, 100, Some("archive")), (100, 200, Some("stream"))]);
+        let gap = ("archive", 10, 30);
+        check(
+            (0, 60),
+            &[stream, gap],
+            &[(0, 10, None), (10, 30, Some("archive")), (30, 50, None), (50, 60, Some("stream"))],
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! `headwater replay`, one file a verb.
+
+mod compare;
+mod plan;
+mod run;
+mod status;
+
+use std::sync::Arc;
+
+use headwater_consumer::decode;
+use headwater_consumer::pipeline::Pipeline;
+use headwater_lake::generation;
+use headwater_lake::store::LakeStore;
+use headwater_replay::beginning::Beginning;
+use headwater_replay::rebuild::Request;
+use headwater_stream::Source;
+use headwater_stream::embedded::{Log, Options as LogOptions};
+use headwater_stream::url::StreamUrl;
+
+use crate::cli::{MissingTime, Replay, ReplayCommand, ReplayPlace, ReplayWhat};
+use crate::definition::Definition;
+
+/// Runs a verb of `replay`.
+pub(crate) async fn run(options: Replay) -> anyhow::Result<()> {
+    match options.command {
+        ReplayCommand::Plan(options) => plan::run(options).await,
+        ReplayCommand::Run(options) => run::run(options).await,
+        ReplayCommand::Status(options) => status::run(options).await,
+        ReplayCommand::Compare(options) => compare::run(options).await,
+    }
+}
+
+/// Opens the stream and the live generation.
+async fn request(place: &ReplayPlace, what: &ReplayWhat) -> anyhow::Result<Request> {
+    let source: Arc<dyn Source> = Arc::new(open_log(place)?);
+    let store = LakeStore::existing_on_disk(&place.lake)?;
+    let live = generation::open_live(&store, &place.table).await?;
+    let beginning = match (what.same_cuts, what.infer) {
+        (true, _) => Beginning::RecordedCuts,
+        (false, true) => Beginning::InferredSchema,
+        (false, false) => Beginning::FinalSchema,
+    };
+    Ok(Request {
+        source,
+        archives: Vec::new(),
+        pipeline: pipeline(Pipeline::of(&live.description)?, what),
+        lanes: what.lanes.unwrap_or(live.description.lanes),
+        live,
+        beginning,
+        since: what.since.clone(),
+        until: what.until.clone(),
+        anew: what.anew,
+    })
+}
+
+fn open_log(place: &ReplayPlace) -> anyhow::Result<Log> {
+    let StreamUrl::Log(path) = &place.from;
+    Ok(Log::open(path, LogOptions { map_bytes: place.log_map_size.as_usize() })?)
+}
+
+/// Returns the live generation's pipeline with what was asked to be different. Where there is a file, a declaration or
+/// transform that it does not have is none.
+fn pipeline(live: Pipeline, what: &ReplayWhat) -> Pipeline {
+    let mut rules = live.rules;
+    if let Some(field) = &what.id_field {
+        rules.id_field.clone_from(field);
+    }
+    if let Some(field) = &what.time_field {
+        rules.time_field = Some(field.clone());
+    }
+    if let Some(format) = what.time_format {
+        rules.time_format = format.into();
+    }
+    if let Some(missing) = what.missing_time {
+        rules.missing_time = match missing {
+            MissingTime::Arrival => decode::MissingTime::Arrival,
+            MissingTime::DeadLetter => decode::MissingTime::DeadLetter,
+        };
+    }
+    if let Some(future_max) = what.max_future {
+        rules.future_max = future_max;
+    }
+    let partition_by = what.partition_by.clone().unwrap_or(live.partition_by);
+    match &what.definition {
+        Some(Definition { columns, transform }) => {
+            Pipeline { rules, partition_by, columns: columns.clone(), transform: transform.clone() }
+        }
+        None => Pipeline { rules, partition_by, ..live },
+    }
+}
