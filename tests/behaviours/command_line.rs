@@ -126,7 +126,8 @@ fn help_goes_to_standard_output_and_mistakes_to_standard_error() {
     for verb in ["plan", "run", "status", "compare"] {
         let said = place.run(&["replay", verb, "--help"]);
         assert_eq!(said.code, Some(0), "replay {verb}");
-        assert!(said.out.contains("Usage: headwater replay") && said.err.is_empty(), "replay {verb}: {}", said.err);
+        let usage = format!("replay {verb} [OPTIONS]");
+        assert!(said.out.contains(&usage) && said.err.is_empty(), "replay {verb}: {}{}", said.out, said.err);
     }
     let said = place.run(&["consum"]);
     assert_eq!(said.code, Some(2));

@@ -19,7 +19,7 @@ use headwater_lake::store::LakeStore;
 use headwater_replay::beginning::Beginning;
 use headwater_replay::compare;
 use headwater_replay::range::{Since, Until as ReplayUntil};
-use headwater_replay::rebuild::{Means, Request};
+use headwater_replay::rebuild::{self, Ended, Means, Request};
 use headwater_stream::memory::MemoryLog;
 use headwater_stream::{Put, Sink, Source, StartAt};
 use object_store::ObjectStore;
@@ -115,7 +115,8 @@ impl World {
         };
         let consumer = request.open(&range, means).await?;
         let (_keep, shutdown) = watch::channel(false);
-        Ok(consumer.run(shutdown).await?)
+        assert_eq!(rebuild::run(&consumer, &shutdown).await?, Ended::Done);
+        Ok(())
     }
 
     /// Returns the rows that the table says it has, and those of the files that a listing finds.

@@ -343,7 +343,7 @@ fn fm51_an_epoch_of_a_long_history_is_bounded() {
     let place = Workplace::new(PROGRAM);
     let filler = "x".repeat(300);
     let line = |n: u64| format!("{{\"n\":{n},\"at\":{},\"text\":\"{filler}\"}}", (n * 7 % 50) * 86_400);
-    produce(&place, "in.ndjson", (0..40_000).map(line), &[]);
+    produce(&place, "in.ndjson", (0..60_000).map(line), &[]);
     consume(&place, &["--time-field", "at", "--time-format", "epoch-s"]);
     place.ok(&run_words(&["--memory", "16MiB", "--spill-bytes", "4MiB", "--spill-dir", "."]));
     let cuts = files(&place, "lake/t/g00002/_cuts/0of1", ".json");
