@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::durable::{self, DurableDisk};
 use crate::error::Error;
-use crate::layout::{self, GenerationNumber, TableName};
+use crate::layout::{self, GenerationNumber, Output, TableName};
 
 /// A lake's place.
 #[derive(Debug, Clone)]

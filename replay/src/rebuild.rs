@@ -51,8 +51,10 @@ pub struct Rebuild {
 /// What is asked for.
 #[derive(Clone)]
 pub struct Request {
-    /// Where the events come from.
+    /// Where the events come from: the stream, with its archive where there is one.
     pub source: Arc<dyn Source>,
+    /// The stream alone, to tell who holds what.
+    pub stream: Arc<dyn Source>,
     /// What else holds events of the stream.
     pub archives: Vec<Coverage>,
     /// The live generation.
@@ -188,11 +190,11 @@ impl Request {
     /// Returns what the stream holds, and the archives.
     async fn held(&self) -> Result<Vec<Coverage>, Error> {
         let mut held = Vec::new();
-        for shard in self.source.shards().await.map_err(|error| self.stream_failed(error))? {
-            let at = |place| self.source.resolve(&shard.id, place);
+        for shard in self.stream.shards().await.map_err(|error| self.stream_failed(error))? {
+            let at = |place| self.stream.resolve(&shard.id, place);
             let from = at(StartAt::TrimHorizon).await.map_err(|error| self.stream_failed(error))?;
             let to = at(StartAt::Latest).await.map_err(|error| self.stream_failed(error))?;
-            held.push(Coverage { name: self.source.url(), shard: shard.id.clone(), from, to });
+            held.push(Coverage { name: self.stream.url(), shard: shard.id.clone(), from, to });
         }
         held.extend(self.archives.iter().cloned());
         Ok(held)

@@ -6,11 +6,46 @@ use headwater_common::quantity::Bytes;
 use headwater_consumer::archive::ArchiveSource;
 use headwater_lake::archive::{self, ArchiveName};
 use headwater_lake::store::LakeStore;
-use headwater_stream::Source;
+use headwater_replay::coverage::Coverage;
 use headwater_stream::embedded::{Log, Options as LogOptions};
+use headwater_stream::joined::Joined;
 use headwater_stream::url::StreamUrl;
+use headwater_stream::{Source, StartAt};
 
 use crate::config::BadSetting;
+
+/// A stream as a rebuild reads it.
+pub(crate) struct WithArchive {
+    /// The stream alone.
+    pub(crate) stream: Arc<dyn Source>,
+    /// The stream and its archive as one log, where the lake has one.
+    pub(crate) joined: Arc<dyn Source>,
+    /// What the archive holds.
+    pub(crate) archived: Vec<Coverage>,
+}
+
+/// Opens a stream, and the archive of it that the lake has.
+pub(crate) async fn open_with_archive(
+    url: &StreamUrl,
+    log_map_size: Bytes,
+    lake: &LakeStore,
+) -> anyhow::Result<WithArchive> {
+    let stream = open(url, log_map_size).await?;
+    let name = ArchiveName::of_stream(&stream.identity().0);
+    let is_archive = matches!(url, StreamUrl::Archive { .. });
+    if is_archive || !archive::names(lake).await?.contains(&name) {
+        return Ok(WithArchive { joined: Arc::clone(&stream), stream, archived: Vec::new() });
+    }
+    let archive: Arc<dyn Source> = Arc::new(ArchiveSource::new(archive::open(lake, &name).await?)?);
+    let mut archived = Vec::new();
+    for shard in archive.shards().await? {
+        let from = archive.resolve(&shard.id, StartAt::TrimHorizon).await?;
+        let to = archive.resolve(&shard.id, StartAt::Latest).await?;
+        archived.push(Coverage { name: archive.url(), shard: shard.id, from, to });
+    }
+    let joined = Arc::new(Joined::new(archive, Arc::clone(&stream)).await?);
+    Ok(WithArchive { stream, joined, archived })
+}
 
 /// Opens a stream to read from: a log, or an archive.
 pub(crate) async fn open(url: &StreamUrl, log_map_size: Bytes) -> anyhow::Result<Arc<dyn Source>> {

@@ -94,6 +94,7 @@ impl World {
         let live = generation::open_live(&self.lake(), &"t".parse().unwrap()).await?;
         let request = Request {
             source: Arc::new(self.log.clone()),
+            stream: Arc::new(self.log.clone()),
             archives: Vec::new(),
             live,
             pipeline: Pipeline::default(),

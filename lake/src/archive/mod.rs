@@ -55,6 +55,7 @@ pub fn schema() -> TableSchema {
             column(PARTITION_KEY, ColumnType::Binary),
             column(PAYLOAD, ColumnType::Binary),
         ],
+        input: None,
     }
 }
 
@@ -111,8 +112,9 @@ pub async fn open_or_create(store: &LakeStore, lanes: u32, stream: StreamFacts) 
         return Err(Error::OtherStream { table, expected: found.stream.clone(), actual: wanted.stream });
     }
     if found.pipeline_hash != wanted.pipeline_hash {
-        let difference = found.difference(&wanted.pipeline);
-        return Err(Error::OtherPipeline { table, difference });
+        let version = found.pipeline.get("archive").and_then(serde_json::Value::as_u64);
+        let version = version.and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
+        return Err(Error::UnknownFormat { key, found: version, known: VERSION });
     }
     store.link_current(&table, found.number)?;
     Ok(open)

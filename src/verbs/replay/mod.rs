@@ -5,20 +5,16 @@ mod plan;
 mod run;
 mod status;
 
-use std::sync::Arc;
-
 use headwater_consumer::decode;
 use headwater_consumer::pipeline::Pipeline;
 use headwater_lake::generation;
 use headwater_lake::store::LakeStore;
 use headwater_replay::beginning::Beginning;
 use headwater_replay::rebuild::Request;
-use headwater_stream::Source;
-use headwater_stream::embedded::{Log, Options as LogOptions};
-use headwater_stream::url::StreamUrl;
 
 use crate::cli::{MissingTime, Replay, ReplayCommand, ReplayPlace, ReplayWhat};
 use crate::definition::Definition;
+use crate::verbs::source::{self, WithArchive};
 
 /// Runs a verb of `replay`.
 pub(crate) async fn run(options: Replay) -> anyhow::Result<()> {
@@ -32,8 +28,9 @@ pub(crate) async fn run(options: Replay) -> anyhow::Result<()> {
 
 /// Opens the stream and the live generation.
 async fn request(place: &ReplayPlace, what: &ReplayWhat) -> anyhow::Result<Request> {
-    let source: Arc<dyn Source> = Arc::new(open_log(place)?);
     let store = LakeStore::existing_on_disk(&place.lake)?;
+    let WithArchive { stream, joined, archived } =
+        source::open_with_archive(&place.from, place.log_map_size, &store).await?;
     let live = generation::open_live(&store, &place.table).await?;
     let beginning = match (what.same_cuts, what.infer) {
         (true, _) => Beginning::RecordedCuts,
@@ -41,8 +38,9 @@ async fn request(place: &ReplayPlace, what: &ReplayWhat) -> anyhow::Result<Reque
         (false, false) => Beginning::FinalSchema,
     };
     Ok(Request {
-        source,
-        archives: Vec::new(),
+        source: joined,
+        stream,
+        archives: archived,
         pipeline: pipeline(Pipeline::of(&live.description)?, what),
         lanes: what.lanes.unwrap_or(live.description.lanes),
         live,
@@ -51,11 +49,6 @@ async fn request(place: &ReplayPlace, what: &ReplayWhat) -> anyhow::Result<Reque
         until: what.until.clone(),
         anew: what.anew,
     })
-}
-
-fn open_log(place: &ReplayPlace) -> anyhow::Result<Log> {
-    let StreamUrl::Log(path) = &place.from;
-    Ok(Log::open(path, LogOptions { map_bytes: place.log_map_size.as_usize() })?)
 }
 
 /// Returns the live generation's pipeline with what was asked to be different. Where there is a file, a declaration or
