@@ -12,7 +12,7 @@ use headwater_lake::layout::{GenerationNumber, TableName};
 use headwater_stream::url::StreamUrl;
 
 pub use crate::cli_replay::{
-    Replay, ReplayCommand, ReplayCompare, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
+    Replay, ReplayCommand, ReplayCompare, ReplayCutover, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
 };
 use crate::definition::Definition;
 
@@ -70,6 +70,9 @@ pub enum Command {
     Status(Status),
     /// Proves that every event of the stream is in the table once, and every file of the table is accounted for
     Verify(Verify),
+    /// Removes generations that nobody needs any more, and files that commits took out; says what it would do unless told
+    /// to do it
+    Gc(Gc),
     /// Shows the whole way on sample data: CSV, stream, lake, SQL
     Demo(Demo),
     /// Prints a completion script for a shell
@@ -297,6 +300,29 @@ pub struct Verify {
     /// Looks at all epochs again, also those that were verified before
     #[arg(long)]
     pub from_beginning: bool,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: ReportFormat,
+}
+
+/// Options of `gc`.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// The lake's folder
+    #[arg(long, value_name = "PATH", default_value = "./data/lake")]
+    pub lake: PathBuf,
+    /// The table [default: all]
+    #[arg(long)]
+    pub table: Option<TableName>,
+    /// Generations that have been of no use for so long, and files taken out so long ago [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+    /// Takes old records out of this archive instead, as `consume --archive` named it; asks for --older-than
+    #[arg(long, value_name = "STREAM", requires = "older_than", conflicts_with = "table")]
+    pub archive: Option<String>,
+    /// Does it
+    #[arg(long)]
+    pub apply: bool,
     /// How the answer is written
     #[arg(long, value_enum, default_value = "table")]
     pub output: ReportFormat,

@@ -33,6 +33,10 @@ pub enum ReplayCommand {
     Status(ReplayStatus),
     /// Compares the live generation with another one, window by window
     Compare(ReplayCompare),
+    /// Makes a rebuilt generation live, without a gap; running consumers move over by themselves
+    Cutover(ReplayCutover),
+    /// Makes the generation live again that was live before, brought up to date
+    Rollback(ReplayCutover),
 }
 
 /// The table, and the stream it is built from.
@@ -171,4 +175,27 @@ pub struct ReplayCompare {
     /// How the answer is written
     #[arg(long, value_enum, default_value = "table")]
     pub output: ReportFormat,
+}
+
+/// Options of `replay cutover` and `replay rollback`.
+#[derive(Debug, Args)]
+pub struct ReplayCutover {
+    /// The table, and the stream it is built from.
+    #[command(flatten)]
+    pub place: ReplayPlace,
+    /// The generation to become live [default: of a cutover the newest, of a rollback the one that was live before]
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<GenerationNumber>,
+    /// Ends an epoch at so many encoded bytes a file
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub flush_bytes: Bytes,
+    /// Memory for all that is buffered
+    #[arg(long, value_name = "SIZE", default_value = "192MiB")]
+    pub memory: Bytes,
+    /// Where rows of many windows wait that the memory has no room for [default: the system's temporary folder]
+    #[arg(long, value_name = "PATH")]
+    pub spill_dir: Option<PathBuf>,
+    /// Ends an epoch when so many bytes of rows wait there
+    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    pub spill_bytes: Bytes,
 }

@@ -4,7 +4,7 @@
 //! [`generation`] opens one, [`schema`] and [`digest`] say what its rows are, [`cut`] is the intent of an epoch,
 //! [`commit`] the protocol that carries it out, [`table`] one output's Delta log, [`file`](mod@file) what a data file
 //! says of itself, [`verify`] proves it all afterwards, [`reading`] lists what a query reads, [`cutover`] makes another
-//! build live, and [`gc`] removes old ones. [`archive`] is a stream's records kept as they were, in a table like the
+//! build live, and [`gc`] removes old ones, [`vacuum`] what a commit took out. [`archive`] is a stream's records kept as they were, in a table like the
 //! others. Absent on purpose: encoding rows (the consumer does it), and any clock or
 //! random id in a key.
 
@@ -25,6 +25,7 @@ pub mod reading;
 pub mod schema;
 pub mod store;
 pub mod table;
+pub mod vacuum;
 pub mod verify;
 
 pub use error::Error;

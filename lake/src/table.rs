@@ -26,6 +26,8 @@ use crate::layout::{self, Epoch, GenerationNumber, Lane, Output};
 use crate::reading::LiveFile;
 use crate::schema::{INPUT_COLUMNS, TableSchema};
 use crate::store::{LakeStore, effect_of};
+use deltalake_core::table::state::DeltaTableState;
+use futures::TryStreamExt;
 
 /// Commits between two checkpoints of the Delta log.
 pub const CHECKPOINT_EVERY: u64 = 100;
@@ -269,6 +271,22 @@ impl DeltaLog {
         let actions = files.iter().map(|file| Action::Remove(remove(file))).collect();
         let operation = DeltaOperation::Delete { predicate: None };
         self.write(base.version + 1, actions, operation, Vec::new(), base.metadata.clone()).await
+    }
+
+    /// Returns the files that commits have taken out of the table, each with when that was (milliseconds since the
+    /// epoch) where the commit says so.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::load`].
+    pub async fn removed(&self) -> Result<Vec<(String, Option<i64>)>, Error> {
+        let state = match DeltaTableState::try_new(self.log_store.as_ref(), None).await {
+            Ok(state) => state,
+            Err(DeltaTableError::NotATable(_)) => return Ok(Vec::new()),
+            Err(source) => return Err(self.failed("read", source)),
+        };
+        let tombstones = state.all_tombstones(self.log_store.as_ref());
+        let removed = tombstones.map_ok(|removed| (removed.path().into_owned(), removed.deletion_timestamp()));
+        removed.try_collect().await.map_err(|source| self.failed("list what was removed from", source))
     }
 
     async fn write(

@@ -59,6 +59,14 @@ pub enum Error {
         /// The table.
         table: TableName,
     },
+    /// There is nothing to go back to.
+    #[error("{live} of table {table} is live, and no generation was before it, or those are retired")]
+    NothingBefore {
+        /// The table.
+        table: TableName,
+        /// The live generation.
+        live: GenerationNumber,
+    },
     /// Two generations were built from different streams.
     #[error("{one} and {other} were built from different streams: their rows have nothing to do with each other")]
     OtherStream {

@@ -4,6 +4,7 @@ mod archive;
 pub(crate) mod completions;
 mod consume;
 mod demo;
+mod gc;
 mod produce;
 #[cfg(feature = "sql")]
 mod query;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: Command, _global: Global) -> anyhow::Result<()>
         }
         Command::Status(options) => status::run(options).await,
         Command::Verify(options) => verify::run(options).await,
+        Command::Gc(options) => gc::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }

@@ -1,16 +1,28 @@
 //! `headwater replay`, one file a verb.
 
 mod compare;
+mod cutover;
 mod plan;
 mod run;
 mod status;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_common::clock::SystemClock;
+use headwater_common::quantity::Bytes;
+use headwater_common::retry::Policy;
 use headwater_consumer::decode;
+use headwater_consumer::driver::Progress;
 use headwater_consumer::pipeline::Pipeline;
+use headwater_consumer::policy::Limits;
 use headwater_lake::generation;
 use headwater_lake::store::LakeStore;
 use headwater_replay::beginning::Beginning;
-use headwater_replay::rebuild::Request;
+use headwater_replay::cutover::Direction;
+use headwater_replay::rebuild::{Means, Request};
 
 use crate::cli::{MissingTime, Replay, ReplayCommand, ReplayPlace, ReplayWhat};
 use crate::definition::Definition;
@@ -23,6 +35,31 @@ pub(crate) async fn run(options: Replay) -> anyhow::Result<()> {
         ReplayCommand::Run(options) => run::run(options).await,
         ReplayCommand::Status(options) => status::run(options).await,
         ReplayCommand::Compare(options) => compare::run(options).await,
+        ReplayCommand::Cutover(options) => cutover::run(options, Direction::Forward).await,
+        ReplayCommand::Rollback(options) => cutover::run(options, Direction::Back).await,
+    }
+}
+
+/// Nobody waits for the rows of a rebuild before all of them are there: no age ends an epoch, and no small number.
+const NOBODY_WAITS: Limits = Limits {
+    file_bytes: Bytes::mebibytes(128),
+    rows: 100_000_000,
+    age: Duration::MAX,
+    idle: Duration::MAX,
+    memory: Bytes::mebibytes(192),
+    spill: Bytes::mebibytes(8 * 1024),
+    window_close: false,
+};
+
+fn means(limits: Limits, spill_folder: Option<PathBuf>, progress: &Arc<Progress>) -> Means {
+    Means {
+        limits,
+        spill_folder: spill_folder.unwrap_or_else(std::env::temp_dir),
+        clock: Arc::new(SystemClock),
+        retry: Policy::STORE,
+        seed: RandomState::new().build_hasher().finish(),
+        progress: Arc::clone(progress),
+        inferred: Arc::default(),
     }
 }
 

@@ -1,14 +1,11 @@
 //! `headwater replay run`.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::bail;
 use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::quantity::Bytes;
-use headwater_common::retry::Policy;
 use headwater_consumer::driver::Progress;
 use headwater_consumer::policy::Limits;
 use headwater_lake::generation::OpenGeneration;
@@ -55,24 +52,14 @@ pub(crate) async fn run(options: ReplayRun) -> anyhow::Result<()> {
 }
 
 fn means(options: &ReplayRun, progress: &Arc<Progress>, inferred: Arc<AtomicU64>) -> Means {
-    Means {
-        limits: Limits {
-            file_bytes: options.flush_bytes,
-            rows: options.flush_rows,
-            // Nobody waits for the rows before all of them are there.
-            age: Duration::MAX,
-            idle: Duration::MAX,
-            memory: options.memory,
-            spill: options.spill_bytes,
-            window_close: false,
-        },
-        spill_folder: options.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
-        clock: Arc::new(SystemClock),
-        retry: Policy::STORE,
-        seed: RandomState::new().build_hasher().finish(),
-        progress: Arc::clone(progress),
-        inferred,
-    }
+    let limits = Limits {
+        file_bytes: options.flush_bytes,
+        rows: options.flush_rows,
+        memory: options.memory,
+        spill: options.spill_bytes,
+        ..super::NOBODY_WAITS
+    };
+    Means { inferred, ..super::means(limits, options.spill_dir.clone(), progress) }
 }
 
 async fn report(
