@@ -12,9 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path as DiskPath, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use headwater_common::timestamp::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -165,6 +167,49 @@ const NAMES_MAX: u32 = 10_000;
 
 fn new_file_beside(target: &DiskPath) -> std::io::Result<(File, PathBuf)> {
     try_names(target, |name| OpenOptions::new().write(true).create_new(true).open(name))
+}
+
+/// Returns the temporary files below a folder that were last written before `bound`: who made them is dead. Links are
+/// not followed.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn temporaries(folder: &DiskPath, bound: Timestamp) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Another process removed it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_temporary(&entry.file_name().to_string_lossy()) {
+                let written = entry.metadata().and_then(|metadata| metadata.modified());
+                // One that cannot be asked has been placed or removed just now.
+                if written.is_ok_and(|written| time_of(written) < bound) {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn time_of(written: SystemTime) -> Timestamp {
+    let since_epoch = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Temporary names end in `#` and digits, as [`try_names`] makes them.
+fn is_temporary(name: &str) -> bool {
+    let digits = name.rsplit_once('#').map_or("", |(_, digits)| digits);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Calls `make` with names beside the target until one does not exist yet.

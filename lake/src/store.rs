@@ -217,6 +217,24 @@ impl LakeStore {
         Ok(removed)
     }
 
+    /// Returns the temporary files of a table that were last written before `bound`: processes that were killed left them.
+    /// Only local disks have such; no reader sees them.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn temporaries(&self, table: &TableName, bound: Timestamp) -> Result<Vec<PathBuf>, Error> {
+        let Some(disk) = &self.disk else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for output in table.outputs().iter().copied() {
+            let path = disk.join(output.folder(table));
+            let below = durable::temporaries(&path, bound);
+            found.extend(below.map_err(|source| Error::Folder { path, source })?);
+        }
+        Ok(found)
+    }
+
     /// Points `current` of every output to a generation, for readers that only list. Only local disks have links.
     ///
     /// # Errors

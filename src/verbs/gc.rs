@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::archive::{self, ArchiveName, retention};
@@ -69,13 +69,15 @@ struct Report {
     kept: BTreeMap<String, &'static str>,
     /// Objects that commits took out of the live generation's tables.
     taken_out: u64,
-    /// Objects that were removed.
+    /// Temporary files that killed processes left.
+    temporaries: u64,
+    /// Objects and files that were removed.
     removed: u64,
 }
 
 impl Report {
     fn has_work(&self) -> bool {
-        !self.retire.is_empty() || !self.remove.is_empty() || self.taken_out > 0
+        !self.retire.is_empty() || !self.remove.is_empty() || self.taken_out + self.temporaries > 0
     }
 
     fn text(&self, applied: bool) -> String {
@@ -87,6 +89,9 @@ impl Report {
         lines.extend(self.remove.iter().map(|generation| format!("{table}: {generation} is retired: {word}")));
         if self.taken_out > 0 {
             lines.push(format!("{table}: {} files that commits took out: {word}", self.taken_out));
+        }
+        if self.temporaries > 0 {
+            lines.push(format!("{table}: {} temporary files of processes that were killed: {word}", self.temporaries));
         }
         if applied {
             lines.push(format!("{table}: {} objects removed", self.removed));
@@ -115,6 +120,7 @@ async fn of_table(
         Kept::Doubtful => "when it was last of use is not known",
     };
     let taken_out = vacuum::removable(&live, older_than, now).await?;
+    let temporaries = store.temporaries(table, now.minus(older_than))?;
     let mut report = Report {
         table: table.to_string(),
         live: live.description.number.to_string(),
@@ -122,6 +128,7 @@ async fn of_table(
         remove: names(&mut plan.remove.iter()),
         kept: plan.kept.iter().map(|(number, kept)| (number.to_string(), why(kept))).collect(),
         taken_out: taken_out.len() as u64,
+        temporaries: temporaries.len() as u64,
         removed: 0,
     };
     report.kept.remove(&report.live);
@@ -134,6 +141,14 @@ async fn of_table(
             ),
         }
         report.removed += vacuum::remove(&live, &taken_out).await?;
+        for path in temporaries {
+            match std::fs::remove_file(&path) {
+                Ok(()) => report.removed += 1,
+                // It went with its generation, or another gc was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
+            }
+        }
     }
     Ok(report)
 }

@@ -11,6 +11,7 @@ mod failure_modes;
 mod faulty_store;
 mod golden;
 mod joined;
+mod kappa;
 mod main_job;
 mod memory;
 mod metrics;
