@@ -1,10 +1,10 @@
 //! The command line: one file a verb under `verbs`, thin; what they do is in the crates.
 //!
 //! [`cli`] says what can be asked, [`config`] where each setting comes from, [`definition`] what only the file can say of
-//! a pipeline, `telemetry` and `signals` how the
-//! process talks and stops, `fullness` what is about to fill up. Data goes to standard output, everything else to
-//! standard error.
+//! a pipeline, `telemetry` and `signals` how the process talks and stops, `fullness` what is about to fill up,
+//! `allocator` how much memory threads keep. Data goes to standard output, everything else to standard error.
 
+mod allocator;
 pub mod cli;
 mod cli_replay;
 pub mod config;
@@ -23,6 +23,7 @@ use crate::config::Arguments;
 /// Runs the command and returns its exit code: 0 done, 1 the work failed, 2 wrong usage or configuration.
 #[must_use]
 pub fn main() -> ExitCode {
+    allocator::keep_one_arena();
     let cli = match config::parse(std::env::args_os().collect()) {
         Ok(Arguments::Run(cli)) => *cli,
         Ok(Arguments::PrintConfig(listing)) => return finish(write_out(&listing)),

@@ -5,6 +5,7 @@ use clap::Parser;
 use headwater_common::clock::{Clock, SystemClock};
 
 use crate::cli::{Cli, Command, Demo};
+use crate::config::{self, Arguments, Refused};
 
 /// The sample that comes with the program: bicycle rides of two weeks.
 const SAMPLE: &str = include_str!("../../samples/rides.csv");
@@ -22,6 +23,14 @@ const QUERIES: [(&str, &str); 3] = [
          14 GROUP BY day",
     ),
 ];
+
+/// What changes in the second half: short rides are left out, and there is a speed.
+const CHANGED: &str = r#"[transform]
+sql = "SELECT *, round(distance_km / (minutes / 60.0), 1) AS km_per_hour FROM events WHERE minutes >= 5"
+"#;
+
+/// The same question before and after.
+const ANSWER: &str = "SELECT count(*) AS rides, min(minutes) AS shortest, round(avg(minutes), 2) AS average FROM rides";
 
 /// Shows the whole way and ends with what to try next.
 pub(crate) async fn run(options: Demo) -> anyhow::Result<()> {
@@ -71,6 +80,23 @@ pub(crate) async fn run(options: Demo) -> anyhow::Result<()> {
     }
     step("every event is accounted for", vec!["verify".into(), "--full".into(), "--lake".into(), lake.clone()]).await?;
 
+    let config = at("changed.toml");
+    std::fs::write(&config, CHANGED).with_context(|| format!("write {config}"))?;
+    crate::say(&format!("\n# the logic changes: {config}\n{}", CHANGED.trim_end()));
+    let answer = || vec!["query".into(), ANSWER.to_owned(), "--lake".into(), lake.clone()];
+    let replay = |verb: &str| {
+        let words = ["replay", verb, "--config", &config, "--from", &stream, "--lake", &lake, "--table", "rides"];
+        words.map(str::to_owned).to_vec()
+    };
+    let compare = ["replay", "compare", "--lake", &lake, "--table", "rides"].map(str::to_owned).to_vec();
+    step("the table is built again from the stream, beside the live one", replay("run")).await?;
+    step("the two are compared, window by window", compare).await?;
+    step("readers still see the old one", answer()).await?;
+    step("the new one becomes live, without a gap", replay("cutover")).await?;
+    step("and the answer changes", answer()).await?;
+    step("back again", replay("rollback")).await?;
+    step("to the old answer", answer()).await?;
+
     let seconds = SystemClock.now().since(began).as_secs_f64();
     crate::say(&format!("\nThat took {seconds:.1} s. All of it is in {}. Try next:", folder.display()));
     crate::say(&format!("  headwater query \"SELECT * FROM rides LIMIT 5\" --lake {lake}"));
@@ -85,7 +111,16 @@ async fn step(what: &str, words: Vec<String>) -> anyhow::Result<()> {
     let shown: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
     crate::say(&format!("\n# {what}\n$ headwater {}", shown.join(" ")));
     let arguments = std::iter::once("headwater".to_owned()).chain(words);
-    let cli = Cli::try_parse_from(arguments).context("the demo's own command line")?;
+    // Nothing of the user's own settings counts here, but for a step that names a file.
+    let cli = match shown.iter().any(|word| word == "--config") {
+        false => Cli::try_parse_from(arguments).context("the demo's own command line")?,
+        true => match config::parse(arguments.map(Into::into).collect()) {
+            Ok(Arguments::Run(cli)) => *cli,
+            Ok(Arguments::PrintConfig(_)) => unreachable!("the demo does not ask for it"),
+            Err(Refused::Usage(error)) => return Err(error).context("the demo's own command line"),
+            Err(Refused::Config(error)) => return Err(error.into()),
+        },
+    };
     match cli.command {
         Command::Demo(_) => unreachable!("the demo does not run itself"),
         command => Box::pin(super::run(command, cli.global)).await,

@@ -109,6 +109,24 @@ impl WindowReport {
     }
 }
 
+impl WindowReport {
+    /// Says in what the window differs. Where it has more rows on one side, every column has other sums.
+    fn difference(&self) -> String {
+        let [one, other] = self.rows;
+        if one != other {
+            return format!("{one} and {other} rows");
+        }
+        let column = |ColumnReport { name, nulls, .. }: &ColumnReport| match nulls {
+            [one, other] if one == other => name.clone(),
+            [one, other] => format!("{name} ({one} and {other} nulls)"),
+        };
+        match self.columns.iter().map(column).collect::<Vec<_>>().join(", ") {
+            columns if columns.is_empty() => format!("{one} rows, with the same values in other rows"),
+            columns => format!("{one} rows, other values in {columns}"),
+        }
+    }
+}
+
 /// Returns the columns of both, by name.
 pub(crate) fn columns(sums: &[Sums; 2]) -> Vec<ColumnReport> {
     let names: std::collections::BTreeSet<_> = sums.iter().flat_map(|sums| sums.columns.keys()).collect();
@@ -152,7 +170,7 @@ impl Report {
         let mut put = |line: String| writeln!(text, "{line}").expect("writing to a string does not fail");
         put(format!("table {}: {one} (live) and {other}, between the same positions", self.table));
         if !self.same_pipeline {
-            put(format!("built by different pipelines: {}", self.pipeline_changes));
+            put(format!("built by different pipelines:\n{}", self.pipeline_changes));
         }
         for output in &self.outputs {
             put_output(output, &mut put);
@@ -183,11 +201,7 @@ fn put_output(output: &OutputReport, put: &mut impl FnMut(String)) {
         put(format!("  column {column}: {} and {}", show(one), show(other)));
     }
     for window in differing.iter().take(WINDOWS_SHOWN_MAX) {
-        put(format!("  window {}: {} and {} rows", window.start.0, window.rows[0], window.rows[1]));
-        for ColumnReport { name, nulls, checksums } in &window.columns {
-            let values = if checksums[0] == checksums[1] { "the same values" } else { "other values" };
-            put(format!("    {name}: {values}, {} and {} nulls", nulls[0], nulls[1]));
-        }
+        put(format!("  window {}: {}", window.start.0, window.difference()));
     }
     if differing.len() > WINDOWS_SHOWN_MAX {
         put(format!("  and {} windows more; --output json has them all", differing.len() - WINDOWS_SHOWN_MAX));
