@@ -85,7 +85,7 @@ pub async fn plan(request: &Request, means: Means) -> Result<Plan, Error> {
     let lanes_at_once = request.lanes.min(means.lanes_at_once_max).max(1);
     Ok(Plan {
         table: request.live.table.to_string(),
-        stream: request.source.url(),
+        stream: request.stream.url(),
         live: request.live.description.number,
         resumes: range.resumed.as_ref().map(|generation| generation.description.number),
         pipeline_changes: request.live.description.difference(&request.pipeline.canonical()),
@@ -97,12 +97,11 @@ pub async fn plan(request: &Request, means: Means) -> Result<Plan, Error> {
     })
 }
 
-/// Measures the first events that the stream still has.
+/// Measures the first events of the range that somebody still has.
 async fn measure(request: &Request, range: &Range, means: &Means) -> Result<Sample, Error> {
-    let url = request.source.url();
-    let mut in_stream: BTreeMap<ShardId, (Position, Position)> = BTreeMap::new();
-    for stretch in range.stretches.iter().filter(|stretch| stretch.held_by.as_ref() == Some(&url)) {
-        let bounds = in_stream.entry(stretch.shard.clone()).or_insert((stretch.from, stretch.to));
+    let mut held: BTreeMap<ShardId, (Position, Position)> = BTreeMap::new();
+    for stretch in range.stretches.iter().filter(|stretch| stretch.held_by.is_some()) {
+        let bounds = held.entry(stretch.shard.clone()).or_insert((stretch.from, stretch.to));
         bounds.1 = stretch.to;
     }
     let generation = OpenGeneration { description: request.description(range), ..request.live.clone() };
@@ -113,7 +112,7 @@ async fn measure(request: &Request, range: &Range, means: &Means) -> Result<Samp
         spill_folder: means.spill_folder.clone(),
         clock: Arc::clone(&means.clock),
     };
-    Ok(sampler.measure(&in_stream, means.sample_bytes).await?)
+    Ok(sampler.measure(&held, means.sample_bytes).await?)
 }
 
 /// Says what a sample means for so many events.
@@ -149,7 +148,10 @@ impl Plan {
         line(format!("table {}, live generation {}; a run {target}", self.table, self.live));
         match self.pipeline_changes.as_str() {
             "" => line("the same pipeline as the live generation's".to_owned()),
-            changes => line(format!("another pipeline: {changes}")),
+            changes => {
+                line("another pipeline than the live generation's:".to_owned());
+                changes.lines().for_each(|change| line(format!("  {change}")));
+            }
         }
         for stretch in &self.stretches {
             let holder = stretch.held_by.as_deref().unwrap_or("LOST: neither the stream nor an archive has them");

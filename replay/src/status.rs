@@ -144,7 +144,8 @@ impl Status {
                 "    {rows} rows in {files} files, {bytes}, {partitions} partitions; {dead_letters} dead letters"
             ));
             if !generation.pipeline_changes.is_empty() {
-                put(format!("    another pipeline than the live one's: {}", generation.pipeline_changes));
+                put("    another pipeline than the live one's:".to_owned());
+                generation.pipeline_changes.lines().for_each(|change| put(format!("      {change}")));
             }
             let count = |events: Option<u64>| events.map_or("unknown".to_owned(), |events| events.to_string());
             put(format!(
