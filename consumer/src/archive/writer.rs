@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use super::records::RecordBuffer;
 use crate::driver::{Error, Progress};
+use crate::follow::{Signals, Told};
 use crate::metrics;
 use crate::policy::{self, Buffered, Limits, Reason};
 
@@ -95,17 +96,17 @@ impl Archiver {
     /// The first error of a lane; the other lanes are shut down in order before it is returned.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         // When a lane fails the others are told to stop; they cannot be told by `shutdown`, which is not ours.
-        let (stop_lanes, stopped) = watch::channel(false);
+        let (stop_lanes, stopped) = watch::channel(Told::GoOn);
         let mut lanes = JoinSet::new();
         for lane in self.archive.description.lane_set() {
             let runner = LaneRunner::start(self.clone(), lane).await?;
-            lanes.spawn(runner.run(shutdown.clone(), stopped.clone()));
+            lanes.spawn(runner.run(Signals { shutdown: shutdown.clone(), told: stopped.clone() }));
         }
         let mut outcome = Ok(());
         while let Some(ended) = lanes.join_next().await {
             let result = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             if let Err(error) = result {
-                let _ = stop_lanes.send(true);
+                let _ = stop_lanes.send(Told::Cut);
                 match &outcome {
                     Ok(()) => outcome = Err(error),
                     Err(_) => tracing::error!(error = ?error, "another lane of the archive failed as well"),
@@ -169,11 +170,7 @@ impl LaneRunner {
         Ok(Self { archiver, lane, shards, bounds, writer, buffer, next: 0, empty: 0, first_read_at, last_read_at })
     }
 
-    async fn run(
-        mut self,
-        mut shutdown: watch::Receiver<bool>,
-        mut stopped: watch::Receiver<bool>,
-    ) -> Result<(), Error> {
+    async fn run(mut self, mut signals: Signals) -> Result<(), Error> {
         let recovered = self.writer.recover(&mut self.buffer).await;
         let ready = self.ready(recovered)?;
         self.resume(ready);
@@ -188,20 +185,20 @@ impl LaneRunner {
                 continue;
             }
             let idle = self.empty >= self.shards.len();
-            let read = unless_told(&mut shutdown, &mut stopped, self.read(idle.then_some(pause))).await;
+            let read = signals.unless_stopped(self.read(idle.then_some(pause))).await;
             match read {
-                None => return self.cut(Reason::Shutdown).await,
-                Some(Err(error)) => {
+                Err(_) => return self.cut(Reason::Shutdown).await,
+                Ok(Err(error)) => {
                     // What was read before is good: it is committed before the error is told.
                     self.cut(Reason::Shutdown).await?;
                     return Err(self.archiver.stream_error(error));
                 }
-                Some(Ok(Some(batch))) => {
+                Ok(Ok(Some(batch))) => {
                     pause = POLL_FIRST;
                     self.empty = 0;
                     self.add(batch);
                 }
-                Some(Ok(None)) => {
+                Ok(Ok(None)) => {
                     self.empty += 1;
                     pause = if idle { (pause * 2).min(POLL_MAX) } else { pause };
                 }
@@ -319,26 +316,5 @@ impl LaneRunner {
         self.bounds
             .as_ref()
             .is_some_and(|bounds| bounds.iter().all(|(shard, bound)| self.buffer.position(shard) >= *bound))
-    }
-}
-
-/// Does some work; `None` when one of the two turns true before it is done.
-async fn unless_told<T>(
-    shutdown: &mut watch::Receiver<bool>,
-    stopped: &mut watch::Receiver<bool>,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        biased;
-        () = is_true(shutdown) => None,
-        () = is_true(stopped) => None,
-        done = work => Some(done),
-    }
-}
-
-/// Waits until the value turns true; for ever when its sender is gone.
-async fn is_true(value: &mut watch::Receiver<bool>) {
-    if value.wait_for(|told| *told).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
