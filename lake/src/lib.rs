@@ -1,6 +1,6 @@
 //! The lake: tables of Parquet files with a Delta log, written so that every epoch of the stream is in them once.
 //!
-//! In the order of the data: [`layout`] says where things lie, [`pointer`] which build of a table is live,
+//! In the order of the data: [`layout`] says where things lie, [`pointer`](mod@pointer) which build of a table is live,
 //! [`generation`] opens one, [`schema`] and [`digest`] say what its rows are, [`cut`] is the intent of an epoch,
 //! [`commit`] the protocol that carries it out, [`table`] one output's Delta log, [`file`](mod@file) what a data file
 //! says of itself, [`verify`] proves it all afterwards, [`reading`] lists what a query reads, [`cutover`] makes another

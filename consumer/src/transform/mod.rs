@@ -4,8 +4,8 @@
 //! and of the schemas its cut names, however the rows were batched. It relies on expressions that are functions of one
 //! row: a batch that fails is evaluated by halves, down to the rows that fail alone.
 //!
-//! [`planner`] says which columns the table has, [`stage`] makes the rows, [`convert`] gives values their column's type,
-//! [`waiting`] keeps the events at hand whose rows may still fail. The expressions come from the query crate, behind
+//! `planner` says which columns the table has, `stage` makes the rows, `convert` gives values their column's type,
+//! `waiting` keeps the events at hand whose rows may still fail. The expressions come from the query crate, behind
 //! the feature `sql`.
 
 pub(crate) mod convert;
