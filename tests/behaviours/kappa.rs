@@ -225,6 +225,36 @@ fn a_changed_transform_is_seen_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_the_file_says_of_the_table_counts_for_its_rebuilds() {
+    let place = Workplace::new(PROGRAM);
+    place.write("in.ndjson", "{\"n\":1,\"at\":\"2026-11-01T10:00:00Z\"}\n{\"n\":2,\"at\":\"2026-11-01T11:00:00Z\"}\n");
+    place.ok(&["produce", "in.ndjson", "--to", "log:stream"]);
+    let table = "[consume]\nfrom = \"log:stream\"\nlake = \"l\"\ntable = \"t\"\ntime_field = \"at\"\n";
+    place.write("headwater.toml", table);
+    place.ok(&["consume", "--until-caught-up"]);
+    place.write("headwater.toml", format!("{table}partition_by = \"year,month,day,hour\"\n"));
+    assert!(place.run(&["consume", "--until-caught-up"]).err.contains("+ partition_by: \"year,month,day,hour\""));
+    let plan = place.ok(&["replay", "plan"]);
+    assert!(plan.contains("+ partition_by: \"year,month,day,hour\""), "{plan}");
+    let shown = place.ok(&["replay", "run", "--print-config"]);
+    assert!(shown.contains("partition_by = \"year,month,day,hour\"  # file headwater.toml"), "{shown}");
+    place.ok(&["replay", "run"]);
+    place.ok(&["replay", "cutover"]);
+    place.ok(&["consume", "--until-caught-up"]);
+    assert!(place.path("l/t/current/year=2026/month=11/day=01/hour=10").is_dir());
+    // What stands under `[replay]` comes before.
+    place.write("headwater.toml", format!("{table}[replay.run]\npartition_by = \"date\"\n"));
+    let shown = place.ok(&["replay", "run", "--print-config"]);
+    assert!(shown.contains("partition_by = \"date\"  # file"), "{shown}");
+    let said = place.run(&["replay", "run", "--until", "yesterday"]);
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    place.write("headwater.toml", format!("{table}[replay.rum]\nanew = true\n"));
+    let said = place.run(&["replay", "status"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("replay.rum") && said.err.contains("did you mean `run`?"), "{}", said.err);
+}
+
+#[test]
 fn a_declared_type_is_what_the_rebuild_begins_with() {
     let place = Workplace::new(PROGRAM);
     let lines: String =
