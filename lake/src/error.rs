@@ -27,6 +27,16 @@ pub enum Error {
         /// The tables there are.
         existing: String,
     },
+    /// The table has no such generation.
+    #[error("table {table} has no generation {number}; it has: {existing}")]
+    NoGeneration {
+        /// The table.
+        table: TableName,
+        /// The generation asked for.
+        number: GenerationNumber,
+        /// Those there are.
+        existing: String,
+    },
     /// The lake has no such archive.
     #[error("there is no archive {archive} in {lake}; it has: {existing}. `headwater consume --archive` writes one")]
     NoArchive {

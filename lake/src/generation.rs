@@ -179,7 +179,11 @@ pub async fn tables(store: &LakeStore) -> Result<Vec<TableName>, Error> {
 pub async fn open(store: &LakeStore, table: &TableName, number: GenerationNumber) -> Result<OpenGeneration, Error> {
     let key = layout::generation_file(table, number);
     let damaged = |source: String| Error::Damaged { key: key.clone(), source: source.into() };
-    let bytes = store.read(&key).await?.ok_or_else(|| damaged("it is missing".into()))?;
+    let Some(bytes) = store.read(&key).await? else {
+        let existing = in_folders(store, table).await?;
+        let existing = existing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(Error::NoGeneration { table: table.clone(), number, existing });
+    };
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     let found = value["version"].as_u64().and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
     if found != VERSION {

@@ -367,7 +367,7 @@ fn what_cannot_be_compared_or_rebuilt_is_said() {
         assert!(said.err.contains(hint) && !said.err.contains("panicked"), "{words:?}: {}", said.err);
     };
     check(&compare_words(&[]), 1, "headwater replay run --table t");
-    check(&compare_words(&["--with", "g00009"]), 1, "g00009");
+    check(&compare_words(&["--with", "g00009"]), 1, "table t has no generation g00009; it has: g00001");
     check(&compare_words(&["--with", "9"]), 2, "a generation such as g00003");
     check(&run_words(&["--infer", "--same-cuts"]), 2, "--same-cuts");
     check(&run_words(&["--same-cuts", "--lanes", "3"]), 1, "lanes");

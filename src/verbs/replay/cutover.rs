@@ -36,6 +36,8 @@ pub(crate) async fn run(options: ReplayCutover, direction: Direction) -> anyhow:
         Some(target) => target,
         None => cutover.default_target(direction).await?,
     };
+    // Says which generations there are, when this one is not.
+    generation::open(&cutover.store, &cutover.table, target).await?;
     let watched = Arc::clone(&progress);
     let shown = progress::show("events read to catch up", move || Reading {
         done: watched.events_read.load(Ordering::Relaxed),
