@@ -186,6 +186,9 @@ pub struct ReplayCutover {
     /// The generation to become live [default: of a cutover the newest, of a rollback the one that was live before]
     #[arg(long, value_name = "GENERATION")]
     pub to: Option<GenerationNumber>,
+    /// Also when it begins later than the live one, or lacks a shard: readers lose what it lacks
+    #[arg(long)]
+    pub shorter_history: bool,
     /// Ends an epoch at so many encoded bytes a file
     #[arg(long, value_name = "SIZE", default_value = "128MiB")]
     pub flush_bytes: Bytes,

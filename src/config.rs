@@ -151,7 +151,10 @@ impl ConfigFile {
 
     /// Returns what the file says of a verb's setting: the innermost section before those around it, the top level last.
     fn get(&self, verbs: &[String], key: &str) -> Option<&Value> {
-        let mut found = self.content.get(key).filter(|value| !value.is_table());
+        let is_of_table = verbs.first().is_some_and(|verb| verb == "replay") && OF_TABLE.contains(&key);
+        let consume = self.content.get("consume").and_then(Value::as_table).filter(|_| is_of_table);
+        let top = self.content.get(key).filter(|value| !value.is_table());
+        let mut found = consume.and_then(|section| section.get(key)).or(top);
         let mut section = None;
         for verb in verbs {
             let inner = match section {
@@ -164,9 +167,7 @@ impl ConfigFile {
             found = table.get(key).filter(|value| !value.is_table()).or(found);
             section = Some(table);
         }
-        let is_of_table = verbs.first().is_some_and(|verb| verb == "replay") && OF_TABLE.contains(&key);
-        let consume = self.content.get("consume").and_then(Value::as_table).filter(|_| is_of_table && found.is_none());
-        found.or(consume.and_then(|section| section.get(key)))
+        found
     }
 
     fn definition(&self) -> Result<Definition, BadSetting> {

@@ -1,7 +1,7 @@
 //! One lane of a consumer: reads its shards in turn, decides when to cut, hands epochs to the commit protocol, waits in
 //! front of seals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,6 +37,17 @@ const BLOCKED_POLL: Duration = Duration::from_millis(500);
 /// Encoded bytes per byte in memory that the first epoch is expected to need.
 const FIRST_RATIO: f64 = 0.5;
 
+/// What a read gave.
+enum Found {
+    /// Events up to the bound.
+    Events(Batch),
+    /// Nothing new.
+    Nothing,
+    /// The shard's next event is after its bound.
+    End(ShardId),
+}
+
+/// Runs one lane.
 pub(crate) struct LaneRunner {
     consumer: Consumer,
     lane: Lane,
@@ -51,6 +62,8 @@ pub(crate) struct LaneRunner {
     next: usize,
     /// Shards in a row that had nothing.
     empty: usize,
+    /// Shards that have no event up to their bound any more, although they do not stand at it.
+    ended: BTreeSet<ShardId>,
     first_read_at: Timestamp,
     last_read_at: Timestamp,
     encoded_ratio: f64,
@@ -114,6 +127,7 @@ impl LaneRunner {
             buffer,
             next: 0,
             empty: 0,
+            ended: BTreeSet::new(),
             first_read_at: now,
             last_read_at: now,
             encoded_ratio: FIRST_RATIO,
@@ -155,12 +169,16 @@ impl LaneRunner {
                     self.write(Reason::Shutdown).await?;
                     return Err(self.consumer.stream_error(error));
                 }
-                Ok(Ok(Some(batch))) => {
+                Ok(Ok(Found::Events(batch))) => {
                     pause = POLL_FIRST;
                     self.empty = 0;
                     self.add(&batch)?;
                 }
-                Ok(Ok(None)) => {
+                Ok(Ok(Found::End(shard))) => {
+                    self.ended.insert(shard);
+                    self.empty += 1;
+                }
+                Ok(Ok(Found::Nothing)) => {
                     self.empty += 1;
                     if idle {
                         pause = (pause * 2).min(POLL_MAX);
@@ -266,7 +284,7 @@ impl LaneRunner {
 
     /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled. Returns
     /// within the pause and one read, so that the driver can look at what time it is.
-    async fn read(&self, pause: Option<Duration>) -> Result<Option<Batch>, headwater_stream::Error> {
+    async fn read(&self, pause: Option<Duration>) -> Result<Found, headwater_stream::Error> {
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
@@ -277,18 +295,24 @@ impl LaneRunner {
         let after = self.buffer.position(shard);
         // What is after the bound may be gone by now, and is not asked for.
         if self.bounds.as_ref().and_then(|bounds| bounds.get(shard)).is_some_and(|bound| after >= *bound) {
-            return Ok(None);
+            return Ok(Found::Nothing);
         }
         let mut read = self.consumer.source.read(shard, after, READ_BYTES).await?;
         ::metrics::gauge!(metrics::MILLIS_BEHIND, "shard" => shard.to_string())
             .set(read.behind_latest.as_secs_f64() * 1000.0);
         if let Some(bound) = self.bounds.as_ref().and_then(|bounds| bounds.get(shard)) {
+            let count = read.events.len();
             read.events.retain(|event| event.position <= *bound);
+            if read.events.is_empty() && count > 0 {
+                // The bound is no event's position: the next event is after it.
+                return Ok(Found::End(shard.clone()));
+            }
         }
         // An epoch has exactly as many events as it may; the rest of the read comes again.
         let room = self.consumer.limits.rows.saturating_sub(self.buffer.event_count()).max(1);
         read.events.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        Ok((!read.events.is_empty()).then(|| Batch { shard: shard.clone(), events: read.events }))
+        let batch = Batch { shard: shard.clone(), events: read.events };
+        Ok(if batch.events.is_empty() { Found::Nothing } else { Found::Events(batch) })
     }
 
     fn add(&mut self, batch: &Batch) -> Result<(), Error> {
@@ -392,14 +416,17 @@ impl LaneRunner {
 
     fn resume(&mut self, ready: Ready) {
         if let Some(positions) = ready.positions {
+            self.ended.clear();
             self.buffer.resume(positions);
         }
     }
 
     fn is_caught_up(&self) -> bool {
-        self.bounds
-            .as_ref()
-            .is_some_and(|bounds| bounds.iter().all(|(shard, bound)| self.buffer.position(shard) >= *bound))
+        self.bounds.as_ref().is_some_and(|bounds| bounds.iter().all(|(shard, bound)| self.is_at_end(shard, *bound)))
+    }
+
+    fn is_at_end(&self, shard: &ShardId, bound: Position) -> bool {
+        self.buffer.position(shard) >= bound || self.ended.contains(shard)
     }
 
     /// Where sequence numbers have no gaps, the bounds say how many events there are to read.

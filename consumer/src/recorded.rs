@@ -94,6 +94,36 @@ impl RecordedCuts {
         Ok(NextCut::NoMore)
     }
 
+    /// Returns the first cut of another generation that is none of these: then it does not follow them.
+    ///
+    /// # Errors
+    /// When the lake does not answer.
+    pub async fn first_other(&self, follower: &OpenGeneration) -> Result<Option<(Lane, Epoch)>, LakeError> {
+        for lane in follower.description.lane_set() {
+            let until = self.until.get(&lane).copied().unwrap_or_default();
+            let (mut own, mut recorded) = (Epoch(1), Epoch(1));
+            while let Some(cut) = read_cut(follower, lane, own).await? {
+                // Seals take nothing, on either side.
+                while !cut.segments.is_empty() {
+                    let Some(other) = read_cut(&self.generation, lane, recorded).await?.filter(|_| recorded <= until)
+                    else {
+                        return Ok(Some((lane, own)));
+                    };
+                    recorded = recorded.next();
+                    if other.segments.is_empty() {
+                        continue;
+                    }
+                    if other.segments != cut.segments {
+                        return Ok(Some((lane, own)));
+                    }
+                    break;
+                }
+                own = own.next();
+            }
+        }
+        Ok(None)
+    }
+
     fn missing(&self, lane: Lane, epoch: Epoch) -> LakeError {
         let key = layout::cut(&self.generation.table, self.generation.description.number, lane, epoch);
         let source = "it is missing: cuts are never deleted while their generation exists".into();

@@ -98,7 +98,8 @@ impl Column {
         self.source.as_deref().unwrap_or(&self.name)
     }
 
-    fn arrow_field(&self) -> Field {
+    /// Returns the column as a field of the table's files.
+    pub fn arrow_field(&self) -> Field {
         Field::new(&self.name, self.kind.arrow_type(), true)
     }
 }

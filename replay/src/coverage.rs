@@ -3,7 +3,10 @@
 use std::fmt;
 
 use headwater_common::position::{Position, ShardId};
+use headwater_stream::{Error as StreamError, Source, StartAt};
 use serde::Serialize;
+
+use crate::error::Error;
 
 /// Events of one shard, `(from, to]`, that somebody holds without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,41 @@ pub struct Coverage {
     pub from: Position,
     /// The last position that is held.
     pub to: Position,
+}
+
+/// Returns what a stream holds.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn of(stream: &dyn Source) -> Result<Vec<Coverage>, StreamError> {
+    let mut held = Vec::new();
+    for shard in stream.shards().await? {
+        let from = stream.resolve(&shard.id, StartAt::TrimHorizon).await?;
+        let to = stream.resolve(&shard.id, StartAt::Latest).await?;
+        held.push(Coverage { name: stream.url(), shard: shard.id, from, to });
+    }
+    Ok(held)
+}
+
+/// Refuses positions after the newest that anybody holds: they were never written, or are of a longer copy of the
+/// stream.
+///
+/// # Errors
+/// Names them.
+pub fn check_ends<'a>(
+    url: &str,
+    held: &[Coverage],
+    ends: impl Iterator<Item = (&'a ShardId, &'a Position)>,
+) -> Result<(), Error> {
+    let mut beyond = Vec::new();
+    for (shard, end) in ends {
+        let newest = held.iter().filter(|coverage| coverage.shard == *shard).map(|coverage| coverage.to).max();
+        let newest = newest.unwrap_or(Position::START);
+        if *end > newest {
+            beyond.push(Stretch { shard: shard.clone(), from: newest, to: *end, held_by: None });
+        }
+    }
+    if beyond.is_empty() { Ok(()) } else { Err(Error::Beyond { url: url.to_owned(), beyond }) }
 }
 
 /// Events of one shard, `(from, to]`, all held by the same.

@@ -7,14 +7,18 @@ use headwater_consumer::driver::{Consumer, SEAL_WAIT_DEFAULT, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_lake::cutover::{self, CaughtUp, Failure, Hands, Outcome, Positions};
 use headwater_lake::generation::{self, OpenGeneration};
-use headwater_lake::layout::{GenerationNumber, PointerNumber, TableName};
+use headwater_lake::layout::{GenerationNumber, Output, PointerNumber, TableName};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_lake::store::LakeStore;
+use headwater_lake::table::DeltaLog;
 use headwater_stream::Source;
 use tokio::sync::watch;
 
+use crate::compare;
+use crate::coverage;
 use crate::error::Error;
-use crate::rebuild::Means;
+use crate::rebuild::{self, Means};
+use crate::standing::{self, Counting};
 
 /// Which way to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Cutover {
     pub source: Arc<dyn Source>,
     /// What the work is done with.
     pub means: Means,
+    /// Whether the generation may lack a part of the history that readers have now.
+    pub allows_shorter_history: bool,
 }
 
 impl Cutover {
@@ -47,11 +53,10 @@ impl Cutover {
     pub async fn default_target(&self, direction: Direction) -> Result<GenerationNumber, Error> {
         let live = generation::open_live(&self.store, &self.table).await?.description.number;
         let pointers = self.pointers().await?;
-        let retired = pointers.last().map(|highest| highest.retired.clone()).unwrap_or_default();
         let found = match direction {
             Direction::Forward => {
-                let all = generation::in_folders(&self.store, &self.table).await?;
-                all.into_iter().rev().find(|number| *number > live && !retired.contains(number))
+                let all = standing::usable(&self.store, &self.table).await?;
+                all.into_iter().rev().find(|number| *number > live)
             }
             Direction::Back => previous(&pointers),
         };
@@ -78,13 +83,39 @@ impl Cutover {
     /// When the lake or the stream do not answer, or the generation is of another stream.
     pub async fn run(&self, target: GenerationNumber, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Error> {
         let open = generation::open(&self.store, &self.table, target).await?;
-        let (expected, actual) = (open.description.stream, self.source.identity().0);
+        let (expected, actual) = (open.description.stream.clone(), self.source.identity().0);
         if expected != actual {
             return Err(headwater_lake::Error::OtherStream { table: self.table.clone(), expected, actual }.into());
         }
+        self.check_history(&open).await?;
         let mut lanes = Lanes { cutover: self, shutdown };
         let (store, table, retry) = (self.store.clone(), self.table.clone(), self.means.retry);
         Ok(cutover::cut_over(cutover::Settings { store, table, target, retry }, &mut lanes).await?)
+    }
+
+    /// Refuses a generation that was not begun, and one that lacks a part of the history that readers have now.
+    async fn check_history(&self, target: &OpenGeneration) -> Result<(), Error> {
+        let number = target.description.number;
+        let live = generation::open_live(&self.store, &self.table).await?;
+        if number == live.description.number {
+            return Ok(());
+        }
+        let is_rebuild = rebuild::read(&live, number).await?.is_some();
+        if is_rebuild && DeltaLog::new(target, Output::Events)?.newest().await?.is_none() {
+            return Err(Error::NotBegun { table: self.table.clone(), number });
+        }
+        let reached = standing::positions(&live, Counting::Committed).await?;
+        let missing = compare::missing(&live.description.start, &target.description.start, &reached);
+        if missing.is_empty() || self.allows_shorter_history {
+            return Ok(());
+        }
+        Err(Error::ShorterHistory { number, missing })
+    }
+
+    /// Refuses positions that the stream never had: waiting for them would take for ever.
+    async fn check_ends(&self, positions: &Positions) -> Result<(), Failure> {
+        let held = coverage::of(self.source.as_ref()).await?;
+        Ok(coverage::check_ends(&self.source.url(), &held, positions.iter())?)
     }
 
     fn consumer(&self, generation: &OpenGeneration, until: Until) -> Result<Consumer, Failure> {
@@ -132,6 +163,7 @@ impl Hands for Lanes<'_> {
         after: PointerNumber,
         positions: &Positions,
     ) -> Result<CaughtUp, Failure> {
+        self.cutover.check_ends(positions).await?;
         let consumer = self.cutover.consumer(generation, Until::Reached(positions.clone()))?;
         consumer.catch_up(after, self.shutdown).await?.ok_or_else(|| "it was told to stop".into())
     }

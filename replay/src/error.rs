@@ -59,6 +59,25 @@ pub enum Error {
         /// The table.
         table: TableName,
     },
+    /// A rebuild that has no schema yet.
+    #[error("{number} of table {table} was not begun; `headwater replay run` goes on with it")]
+    NotBegun {
+        /// The table.
+        table: TableName,
+        /// The generation.
+        number: GenerationNumber,
+    },
+    /// Readers would lose a part of what they have.
+    #[error(
+        "{number} lacks what the live generation was built from: {}. `--shorter-history` makes it live nevertheless",
+        list(.missing)
+    )]
+    ShorterHistory {
+        /// The generation.
+        number: GenerationNumber,
+        /// What it lacks.
+        missing: Vec<Stretch>,
+    },
     /// There is nothing to go back to.
     #[error("{live} of table {table} is live, and no generation was before it, or those are retired")]
     NothingBefore {

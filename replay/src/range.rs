@@ -91,6 +91,16 @@ impl fmt::Display for Since {
     }
 }
 
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now => f.write_str("now"),
+            Self::At(time) => write!(f, "{time}"),
+            Self::Positions(positions) => f.write_str(&text_of(positions)),
+        }
+    }
+}
+
 enum Place {
     At(Timestamp),
     Positions(Positions),
@@ -117,6 +127,12 @@ fn text_of(positions: &Positions) -> String {
 }
 
 impl Since {
+    /// Returns the shards that are named.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardId> {
+        let given = if let Self::Positions(given) = self { Some(given) } else { None };
+        given.into_iter().flat_map(Positions::keys)
+    }
+
     /// Returns the positions after which each shard is read. `began` is where the live generation did.
     ///
     /// A time before the oldest event that is left gives the generation's own beginning where retention has deleted
@@ -149,6 +165,12 @@ impl Since {
 }
 
 impl Until {
+    /// Returns the shards that are named.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardId> {
+        let given = if let Self::Positions(given) = self { Some(given) } else { None };
+        given.into_iter().flat_map(Positions::keys)
+    }
+
     /// Returns the last positions to be read.
     ///
     /// # Errors

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_common::clock::Clock;
-use headwater_common::position::Position;
 use headwater_common::retry::Policy;
 use headwater_consumer::driver::{Consumer, Progress, SEAL_WAIT_DEFAULT, Until as ConsumeUntil};
 use headwater_consumer::pipeline::Pipeline;
@@ -20,12 +19,12 @@ use headwater_lake::layout::{self, GenerationNumber, Output, PointerNumber};
 use headwater_lake::pointer;
 use headwater_lake::store::Create;
 use headwater_lake::table::DeltaLog;
-use headwater_stream::{Source, StartAt};
+use headwater_stream::Source;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::beginning::{self, Beginning};
-use crate::coverage::{Coverage, Stretch, divide};
+use crate::coverage::{self, Coverage, Stretch, divide};
 use crate::error::Error;
 use crate::range::{Positions, Since, Until};
 use crate::standing::{self, Counting};
@@ -46,6 +45,9 @@ pub struct Rebuild {
     pub beginning: Beginning,
     /// Where it begins, as it was asked for; where that is, is in `_generation.json`.
     pub since: String,
+    /// Up to where the schema was inferred, as it was asked for: another end may have another schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inferred_until: Option<String>,
 }
 
 /// What is asked for.
@@ -117,7 +119,8 @@ impl Range {
 impl Request {
     fn rebuild(&self) -> Rebuild {
         let of = self.live.description.number;
-        Rebuild { version: VERSION, of, beginning: self.beginning, since: self.since.to_string() }
+        let inferred_until = (self.beginning == Beginning::InferredSchema).then(|| self.until.to_string());
+        Rebuild { version: VERSION, of, beginning: self.beginning, since: self.since.to_string(), inferred_until }
     }
 
     fn stream_failed(&self, source: headwater_stream::Error) -> Error {
@@ -156,6 +159,7 @@ impl Request {
     pub async fn range(&self) -> Result<Range, Error> {
         self.check()?;
         let source = self.source.as_ref();
+        self.check_shards().await?;
         let start = self.since.resolve(source, &self.live.description.start).await;
         let start = start.map_err(|error| self.stream_failed(error))?;
         let until = match self.beginning {
@@ -170,32 +174,33 @@ impl Request {
         // A shard that is not in the start is left out of the rebuild.
         let until: Positions = until.into_iter().filter(|(shard, _)| from.contains_key(shard)).collect();
         let held = self.held().await?;
-        let mut beyond = Vec::new();
+        // Neither end may be where nobody has ever been: what comes there later would be passed over.
+        coverage::check_ends(&self.stream.url(), &held, start.iter().chain(&until))?;
         let mut stretches = Vec::new();
         for (shard, last) in &until {
             let first = from.get(shard).copied().unwrap_or_default();
-            let newest = held.iter().filter(|coverage| coverage.shard == *shard).map(|coverage| coverage.to).max();
-            let newest = newest.unwrap_or(Position::START);
-            if *last > newest {
-                beyond.push(Stretch { shard: shard.clone(), from: newest, to: *last, held_by: None });
-            }
             stretches.extend(divide(shard, first, *last, &held));
-        }
-        if !beyond.is_empty() {
-            return Err(Error::Beyond { url: self.source.url(), beyond });
         }
         Ok(Range { resumed, start, from, until, stretches })
     }
 
+    /// Refuses positions of shards that the stream does not have.
+    async fn check_shards(&self) -> Result<(), Error> {
+        let known = self.source.shards().await.map_err(|error| self.stream_failed(error))?;
+        let named = self.since.shards().chain(self.until.shards());
+        match named.into_iter().find(|shard| known.iter().all(|known| known.id != **shard)) {
+            Some(shard) => {
+                let (url, shard) = (self.source.url(), shard.clone());
+                Err(self.stream_failed(headwater_stream::Error::NoSuchShard { url, shard }))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Returns what the stream holds, and the archives.
     async fn held(&self) -> Result<Vec<Coverage>, Error> {
-        let mut held = Vec::new();
-        for shard in self.stream.shards().await.map_err(|error| self.stream_failed(error))? {
-            let at = |place| self.stream.resolve(&shard.id, place);
-            let from = at(StartAt::TrimHorizon).await.map_err(|error| self.stream_failed(error))?;
-            let to = at(StartAt::Latest).await.map_err(|error| self.stream_failed(error))?;
-            held.push(Coverage { name: self.stream.url(), shard: shard.id.clone(), from, to });
-        }
+        let held = coverage::of(self.stream.as_ref()).await;
+        let mut held = held.map_err(|error| self.stream_failed(error))?;
         held.extend(self.archives.iter().cloned());
         Ok(held)
     }
@@ -204,7 +209,7 @@ impl Request {
     async fn unfinished(&self) -> Result<Option<OpenGeneration>, Error> {
         let (store, table) = (&self.live.store, &self.live.table);
         let wanted = self.rebuild();
-        for number in generation::in_folders(store, table).await?.into_iter().rev() {
+        for number in standing::usable(store, table).await?.into_iter().rev() {
             if number <= self.live.description.number {
                 break;
             }
@@ -241,6 +246,13 @@ impl Request {
             Some(generation) => generation.clone(),
             None => self.create(range).await?,
         };
+        if let Some(recorded) = &recorded
+            && let Some((lane, epoch)) = recorded.first_other(&generation).await?
+        {
+            let number = generation.description.number;
+            let reason = format!("{number} has another cut as epoch {epoch} of lane {lane}; --anew makes a generation");
+            return Err(Error::CutsOfAnother { generation: self.live.description.number, reason });
+        }
         self.begin(&generation, range, &means).await?;
         Ok(Consumer {
             source: Arc::clone(&self.source),
@@ -365,6 +377,7 @@ mod tests {
             of: GenerationNumber(1),
             beginning: Beginning::FinalSchema,
             since: "generation".to_owned(),
+            inferred_until: None,
         };
         let golden = r#"{"version":1,"of":1,"beginning":"final-schema","since":"generation"}"#;
         assert_eq!(serde_json::to_string(&rebuild).expect("plain JSON"), golden);

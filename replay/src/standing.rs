@@ -1,12 +1,14 @@
 //! Where a generation stands in the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
 use headwater_lake::commit::{positions_after, read_cut};
-use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::{Epoch, Lane, Output};
+use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::layout::{self, Epoch, GenerationNumber, Lane, Output, TableName};
+use headwater_lake::pointer;
+use headwater_lake::store::LakeStore;
 use headwater_lake::table::DeltaLog;
 
 use crate::range::Positions;
@@ -18,6 +20,22 @@ pub enum Counting {
     Committed,
     /// Also the next one when its cut is published: a restart redoes it, mostly without the log.
     Published,
+}
+
+/// Returns the generations that have a description and are not retired: the others are gone, or going.
+///
+/// # Errors
+/// When the lake does not answer.
+pub async fn usable(store: &LakeStore, table: &TableName) -> Result<BTreeSet<GenerationNumber>, Error> {
+    let retired = pointer::highest(store, table).await?.map(|highest| highest.retired).unwrap_or_default();
+    let mut usable = BTreeSet::new();
+    for number in generation::in_folders(store, table).await? {
+        let is_there = store.head(&layout::generation_file(table, number)).await?.is_some();
+        if is_there && !retired.contains(&number) {
+            usable.insert(number);
+        }
+    }
+    Ok(usable)
 }
 
 /// Returns where each shard stands in a generation.

@@ -6,10 +6,13 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, ListArray, StructArray, new_null_array};
+use arrow_array::types::TimestampNanosecondType;
+use arrow_array::{Array, ArrayRef, ListArray, StructArray, TimestampMicrosecondArray, UInt32Array, new_null_array};
+use arrow_buffer::OffsetBuffer;
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::DataType;
-use headwater_lake::schema::{Column, ColumnType, SchemaVersion};
+use arrow_schema::{DataType, TimeUnit};
+use arrow_select::take::take;
+use headwater_lake::schema::{Column, ColumnType, SchemaVersion, holdable_name};
 
 /// Returns the type that values are stored as; `None` while they have none, because all of them are null.
 ///
@@ -35,8 +38,12 @@ pub(crate) fn stored_as(kind: &DataType, since: SchemaVersion) -> Result<Option<
             }
         }
         DataType::Struct(fields) => {
-            let mut columns = Vec::new();
+            let mut columns: Vec<Column> = Vec::new();
             for field in fields {
+                let is_there = |name: &str| columns.iter().any(|column| column.name.to_lowercase() == name);
+                if holdable_name(field.name(), is_there) != *field.name() {
+                    return Err(format!("an object cannot have the field `{}` twice, or by that name", field.name()));
+                }
                 if let Some(kind) = stored_as(field.data_type(), since)? {
                     columns.push(Column::new(field.name(), kind, since));
                 }
@@ -60,8 +67,11 @@ pub(crate) fn merge(known: &mut ColumnType, found: &ColumnType, may_grow: bool) 
     match (known, found) {
         (ColumnType::Struct(fields), ColumnType::Struct(others)) => {
             for other in others {
-                match fields.iter_mut().find(|field| field.name == other.name) {
-                    Some(field) => merge(&mut field.kind, &other.kind, may_grow)?,
+                match fields.iter_mut().find(|field| field.name.eq_ignore_ascii_case(&other.name)) {
+                    Some(field) if field.name == other.name => merge(&mut field.kind, &other.kind, may_grow)?,
+                    Some(_) => {
+                        return Err(format!("an object cannot have the field `{}` twice", other.name));
+                    }
                     None if may_grow => fields.push(other.clone()),
                     None => {}
                 }
@@ -91,16 +101,39 @@ pub(crate) fn convert(values: &ArrayRef, column: &ColumnType) -> Result<ArrayRef
         (DataType::List(_), ColumnType::List(item)) => {
             let list = values.as_list::<i32>();
             let DataType::List(field) = wanted else { unreachable!("a list's type is a list") };
-            let elements = convert(list.values(), item)?;
-            Ok(Arc::new(ListArray::new(field, list.offsets().clone(), elements, list.nulls().cloned())))
+            let (lengths, places) = elements_of(list);
+            let elements = take(list.values(), &places, None).map_err(|error| error.to_string())?;
+            let elements = convert(&elements, item)?;
+            Ok(Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(lengths), elements, list.nulls().cloned())))
         }
         (DataType::LargeList(item) | DataType::FixedSizeList(item, _), ColumnType::List(_)) => {
             convert(&cast(values, &DataType::List(Arc::clone(item)))?, column)
         }
+        (DataType::Timestamp(TimeUnit::Nanosecond, _), ColumnType::Timestamp) => {
+            // Down to the microsecond, also before 1970, where a cast would go up.
+            let nanos = values.as_primitive::<TimestampNanosecondType>();
+            let micros: TimestampMicrosecondArray = nanos.unary(|nanos| nanos.div_euclid(1_000));
+            cast(&(Arc::new(micros.with_timezone("UTC")) as ArrayRef), &wanted)
+        }
+        (DataType::Date64, ColumnType::Date) => exactly(values, &wanted, column),
         (found, ColumnType::Int64) if found.is_floating() => exactly(values, &wanted, column),
         (found, ColumnType::Float64) if found.is_integer() => exactly(values, &wanted, column),
         _ => cast(values, &wanted),
     }
+}
+
+/// Returns how many elements each list has, and where they are: neither those before a slice, nor what stands under a
+/// null, is any row's.
+fn elements_of(list: &ListArray) -> (Vec<usize>, UInt32Array) {
+    let mut lengths = Vec::with_capacity(list.len());
+    let mut places = Vec::new();
+    for (at, bounds) in list.value_offsets().windows(2).enumerate() {
+        let bound = |offset: i32| u32::try_from(offset).expect("offsets are not negative");
+        let own = if list.is_valid(at) { bound(bounds[0])..bound(bounds[1]) } else { 0..0 };
+        lengths.push(own.len());
+        places.extend(own);
+    }
+    (lengths, UInt32Array::from(places))
 }
 
 fn convert_objects(values: &ArrayRef, columns: &[Column], wanted: &DataType) -> Result<ArrayRef, String> {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use headwater_lake::schema::{Column, ColumnType, SchemaVersion, TableSchema, holdable_name};
 
 use crate::decode::{META_COLUMNS, meta_columns};
@@ -115,6 +115,16 @@ pub fn event_schema(table: &TableSchema) -> TableSchema {
 pub(crate) fn input_of(table: &TableSchema) -> TableSchema {
     let input = table.input.iter().flatten().cloned();
     TableSchema { version: table.version, columns: meta_columns().chain(input).collect(), input: None }
+}
+
+/// Returns the columns as the SQL knows them: a field by its own name, whatever a table would call it.
+pub(crate) fn sql_schema(input: &TableSchema) -> Schema {
+    let field = |column: &Column| {
+        let is_carried = META_COLUMNS.iter().any(|(meta, _)| *meta == column.source());
+        let name = if is_carried { &column.name } else { column.source() };
+        column.arrow_field().with_name(name)
+    };
+    Schema::new(input.columns.iter().map(field).collect::<Vec<_>>())
 }
 
 /// Returns a schema's columns without those of [`META_COLUMNS`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater_lake::schema::{Column, SchemaVersion, TableSchema, holdable_name};
 
 use super::stage::{Slot, Stage};
-use super::{Transform, convert, own_columns};
+use super::{Transform, convert, own_columns, sql_schema};
 use crate::decode::{Acceptance, META_COLUMNS, meta_columns};
 
 /// Plans a transform for one base: a table at the beginning of an epoch, or at the version that a cut names.
@@ -29,7 +29,7 @@ impl Planner {
     /// # Errors
     /// Why the types do not allow it. A function of the columns, not of their versions.
     pub(crate) fn stage(&self, input: &TableSchema) -> Result<Stage, String> {
-        let plan = self.transform.plan(&Arc::new(input.arrow_schema()))?;
+        let plan = self.transform.plan(&Arc::new(sql_schema(input)))?;
         let base_version = self.base.as_ref().map_or(SchemaVersion(0), |base| base.version);
         let may_grow = base_version < input.version;
         let mut columns: Vec<Column> = self.base.as_ref().map_or_else(Vec::new, |base| own_columns(base).to_vec());

@@ -7,7 +7,8 @@ use arrow_schema::SchemaRef;
 use headwater_lake::schema::TableSchema;
 use headwater_query::expressions::{Expressions, Planned};
 
-use super::{Declared, Output, Plan, Transform, declared_schema};
+use super::planner::Planner;
+use super::{Declared, Output, Plan, Transform, declared_schema, sql_schema};
 use crate::decode::{META_COLUMNS, meta_columns};
 
 /// Reads a transform.
@@ -15,8 +16,11 @@ pub(super) fn read(sql: &str, declared: &Declared) -> Result<Arc<dyn Transform>,
     let carried = META_COLUMNS.map(|(name, _)| name);
     let input = declared_schema(declared).map_or_else(|| meta_columns().collect(), |schema| schema.columns);
     let input = TableSchema { version: headwater_lake::schema::SchemaVersion(0), columns: input, input: None };
-    let expressions = Expressions::parse(sql, &carried, &Arc::new(input.arrow_schema()));
-    expressions.map(|expressions| Arc::new(expressions) as Arc<dyn Transform>).map_err(|refused| refused.to_string())
+    let expressions = Expressions::parse(sql, &carried, &Arc::new(sql_schema(&input)));
+    let transform: Arc<dyn Transform> = Arc::new(expressions.map_err(|refused| refused.to_string())?);
+    // What no column can hold whatever the events are is said now, and not when there is a table.
+    Planner::new(Arc::clone(&transform), None, &[]).stage(&input)?;
+    Ok(transform)
 }
 
 impl Transform for Expressions {

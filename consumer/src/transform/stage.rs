@@ -114,7 +114,7 @@ impl Stage {
     fn select(&self, rows: &RecordBatch, first: usize, fates: &mut Fates) {
         let count = rows.num_rows();
         let place = |at: usize| u32::try_from(first + at).expect("a batch has few rows");
-        match self.plan.keeps(rows) {
+        match guarded(|| self.plan.keeps(rows)) {
             Ok(None) => fates.kept.extend((0..count).map(place)),
             Ok(Some(keeps)) => {
                 let before = fates.kept.len();
@@ -124,8 +124,8 @@ impl Stage {
             Err(message) if count <= 1 => fates.failed.push((first, message)),
             Err(_) => {
                 let half = count / 2;
-                self.select(&rows.slice(0, half), first, fates);
-                self.select(&rows.slice(half, count - half), first + half, fates);
+                self.select(&copied(rows, 0, half), first, fates);
+                self.select(&copied(rows, half, count), first + half, fates);
             }
         }
     }
@@ -142,13 +142,13 @@ impl Stage {
         if count == 0 {
             return;
         }
-        match self.make(rows) {
+        match guarded(|| self.make(rows)) {
             Ok(rows) => made.push(rows),
             Err(message) if count == 1 => failed.push((first, message)),
             Err(_) => {
                 let half = count / 2;
-                self.project(&rows.slice(0, half), first, made, failed);
-                self.project(&rows.slice(half, count - half), first + half, made, failed);
+                self.project(&copied(rows, 0, half), first, made, failed);
+                self.project(&copied(rows, half, count), first + half, made, failed);
             }
         }
     }
@@ -167,4 +167,18 @@ impl Stage {
         }
         RecordBatch::try_new(Arc::clone(&self.table_schema), columns).map_err(|error| error.to_string())
     }
+}
+
+/// Returns rows `[start, end)` in arrays of their own. A slice would do for expressions that heed the offset of every
+/// array in it; not all of the engine's do, and then rows get their neighbours' values.
+fn copied(rows: &RecordBatch, start: usize, end: usize) -> RecordBatch {
+    let place = |at: usize| u32::try_from(at).expect("a batch has few rows");
+    let places = UInt32Array::from_iter_values(place(start)..place(end));
+    take_record_batch(rows, &places).expect("the places are those of rows")
+}
+
+/// Makes an error of a panic inside the engine, so that it costs the row that it is about and not the process.
+fn guarded<T>(evaluate: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let evaluated = std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate));
+    evaluated.unwrap_or_else(|_| Err("the SQL engine failed on it".to_owned()))
 }

@@ -88,7 +88,9 @@ pub async fn cut_over(settings: Settings, hands: &mut dyn Hands) -> Result<Outco
         let fact = match action {
             Action::Done(outcome) => {
                 // Readers that list follow; a crash before this is made good by the next consumer that starts or moves.
-                pointer::link_current(&tool.settings.store, &tool.settings.table).await?;
+                if let Err(error) = pointer::link_current(&tool.settings.store, &tool.settings.table).await {
+                    tracing::warn!(%error, "`current` is not linked; readers that list see the generation before");
+                }
                 return Ok(outcome);
             }
             Action::ReadPointer => {

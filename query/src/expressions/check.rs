@@ -9,8 +9,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParser, Statement as ParsedStatement};
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, RenameSelectItem, Select,
-    SelectItem, SetExpr, Statement, TableFactor, Visit, Visitor, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart,
+    Query, RenameSelectItem, Select, SelectItem, SetExpr, Statement, TableFactor, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
 
 use super::functions::{Functions, TABLE};
@@ -40,6 +41,11 @@ pub(super) fn check(sql: &str, carried: &[String], functions: &Functions) -> Res
     let canonical = plain_form(select);
     if query.to_string() != canonical {
         return Err(Refused::new(format!("the statement has a clause that is not allowed; {WHY}")));
+    }
+    // What is stored is read again one day; not everything that can be printed can be read.
+    let is_readable = parse(&canonical).is_ok_and(|again| again.to_string() == canonical && again == query);
+    if !is_readable {
+        return Err(Refused::new(format!("the statement cannot be stored: written down it is `{canonical}`")));
     }
     let mut names = Names { functions, table: &table, fields: BTreeSet::new() };
     names.visit(&select.projection)?;
@@ -129,6 +135,13 @@ fn table_of(select: &Select) -> Result<String, Refused> {
     if last_name(name).as_deref() != Some(TABLE) || name.0.len() != 1 {
         return Err(Refused::new(format!("there is no table `{name}`; a transform reads `{TABLE}`")));
     }
+    let forms = match alias {
+        Some(alias) => vec![format!("{name} {alias}"), format!("{name} AS {alias}")],
+        None => vec![name.to_string()],
+    };
+    if !forms.contains(&relation.to_string()) {
+        return Err(not_allowed(&format!("FROM {relation}")));
+    }
     match alias {
         Some(alias) if !alias.columns.is_empty() => Err(not_allowed("other names for the table's columns")),
         Some(alias) => Ok(normalized(&alias.name)),
@@ -178,6 +191,10 @@ impl Visitor for Names<'_> {
             }
             Expr::CompoundIdentifier(names) => {
                 let names: Vec<String> = names.iter().map(normalized).collect();
+                if names.first().is_some_and(|name| name == TABLE) && self.table != TABLE {
+                    let table = self.table;
+                    return ControlFlow::Break(Refused::new(format!("the table is called `{table}` here")));
+                }
                 let field =
                     if names.first().is_some_and(|name| name == self.table) { names.get(1) } else { names.first() };
                 self.fields.extend(field.cloned());
@@ -187,13 +204,48 @@ impl Visitor for Names<'_> {
             }
             Expr::Function(call) => {
                 let name = last_name(&call.name).unwrap_or_default();
-                if let Err(refused) = self.functions.check(&name) {
+                let checked = self.functions.check(&name).and_then(|()| check_call(&name, call));
+                if let Err(refused) = checked {
                     return ControlFlow::Break(refused);
                 }
             }
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The largest size that a function may be asked for.
+const SIZE_MAX: u64 = 1_000_000;
+
+/// Refuses clauses that the engine would pass over, and a size that an event could choose: it would be the memory's.
+fn check_call(name: &str, call: &Function) -> Result<(), Refused> {
+    let arguments: &[FunctionArg] = match &call.args {
+        FunctionArguments::None => &[],
+        FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => &list.args,
+        _ => return Err(not_allowed(&format!("`{call}`"))),
+    };
+    let is_plain = call.filter.is_none() && call.null_treatment.is_none() && call.within_group.is_empty();
+    if !is_plain || !matches!(call.parameters, FunctionArguments::None) {
+        return Err(not_allowed(&format!("`{call}`")));
+    }
+    let sizes = match name {
+        "lpad" | "rpad" | "repeat" | "array_repeat" | "list_repeat" | "array_resize" | "list_resize" => {
+            arguments.get(1..2).unwrap_or_default()
+        }
+        "range" | "generate_series" => arguments,
+        _ => &[],
+    };
+    let is_small = |argument: &FunctionArg| {
+        let literal = argument.to_string();
+        literal.trim_start_matches('-').parse::<u64>().is_ok_and(|size| size <= SIZE_MAX)
+    };
+    match sizes.iter().find(|size| !is_small(size)) {
+        Some(size) => Err(Refused::new(format!(
+            "`{name}` asks for `{size}`, which must be a number up to {SIZE_MAX}: an event could ask for more memory \
+             than there is"
+        ))),
+        None => Ok(()),
     }
 }
 

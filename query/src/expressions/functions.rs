@@ -50,6 +50,9 @@ impl Functions {
     /// Says whether a transform may call this function.
     pub(super) fn check(&self, name: &str) -> std::result::Result<(), Refused> {
         match self.scalar.get(name) {
+            Some(_) if name == "version" => {
+                Err(Refused::new("`version` gives something else in another version of Headwater"))
+            }
             Some(function) => check_volatility(function),
             None if self.aggregates.contains(name) => {
                 Err(Refused::new(format!("`{name}` is an aggregate; {}", super::check::WHY)))

@@ -13,14 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_common::position::Position;
-use headwater_lake::generation::{self, OpenGeneration};
-use headwater_lake::layout::{self, GenerationNumber, Output};
+use headwater_lake::generation::OpenGeneration;
+use headwater_lake::layout::{GenerationNumber, Output};
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use self::bounds::{Bounds, PlaceColumns};
 pub use self::report::{ColumnReport, Digest, OutputReport, Report, SchemaDifference, WindowReport};
 pub use self::sums::{ColumnSums, Sums, UnknownType};
+use crate::coverage::Stretch;
 use crate::error::Error;
 use crate::range::Positions;
 use crate::standing::{self, Counting};
@@ -47,6 +48,7 @@ pub async fn compare(
         [standing::positions(live, Counting::Committed).await?, standing::positions(other, Counting::Committed).await?];
     let from = both(&one.start, &two.start, Position::max);
     let to = both(&reached[0], &reached[1], Position::min);
+    let missing = missing(&one.start, &two.start, &reached[0]);
     let digits = one.sequence_digits.max(two.sequence_digits);
     let comparison = Comparison {
         generations: [live, other],
@@ -62,6 +64,8 @@ pub async fn compare(
         generations: [one.number, two.number],
         same_pipeline: one.pipeline_hash == two.pipeline_hash,
         pipeline_changes: one.difference(&two.pipeline),
+        missing,
+        is_behind: reached[0].iter().any(|(shard, live)| to.get(shard).is_some_and(|to| to < live)),
         from,
         to,
         outputs,
@@ -73,15 +77,23 @@ pub async fn compare(
 /// # Errors
 /// When there is none besides the live one, or the lake does not answer.
 pub async fn newest_other(live: &OpenGeneration) -> Result<GenerationNumber, Error> {
-    let numbers = generation::in_folders(&live.store, &live.table).await?;
-    let others = numbers.into_iter().rev().filter(|number| *number != live.description.number);
-    for number in others {
-        let key = layout::generation_file(&live.table, number);
-        if live.store.head(&key).await?.is_some() {
-            return Ok(number);
+    let numbers = standing::usable(&live.store, &live.table).await?;
+    let newest = numbers.into_iter().rev().find(|number| *number != live.description.number);
+    newest.ok_or_else(|| Error::NothingToCompare { table: live.table.clone() })
+}
+
+/// Returns what the live generation holds before the other one begins: of a shard that begins later there, or is not
+/// there at all.
+pub(crate) fn missing(live: &Positions, other: &Positions, live_reached: &Positions) -> Vec<Stretch> {
+    let mut missing = Vec::new();
+    for (shard, reached) in live_reached {
+        let began = live.get(shard).copied().unwrap_or(Position::START);
+        let begins = other.get(shard).copied().unwrap_or(*reached).min(*reached);
+        if began < begins {
+            missing.push(Stretch { shard: shard.clone(), from: began, to: begins, held_by: None });
         }
     }
-    Err(Error::NothingToCompare { table: live.table.clone() })
+    missing
 }
 
 /// Returns the shards that both have, each with the one or the other position.

@@ -8,6 +8,7 @@ use headwater_lake::schema::TableSchema;
 use serde::{Serialize, Serializer};
 
 use super::sums::{ColumnSums, Sums};
+use crate::coverage::Stretch;
 use crate::range::Positions;
 
 /// Windows that differ and are shown to people; the document has all of them.
@@ -24,6 +25,10 @@ pub struct Report {
     pub same_pipeline: bool,
     /// In what the pipelines differ.
     pub pipeline_changes: String,
+    /// What the live generation holds and the other one was not built from: it begins later, or lacks a shard.
+    pub missing: Vec<Stretch>,
+    /// Whether the live generation is ahead; what it has taken since is not compared.
+    pub is_behind: bool,
     /// After these positions.
     pub from: Positions,
     /// Up to these positions, which both have committed.
@@ -158,9 +163,10 @@ pub(crate) fn schema_differences(one: Option<&TableSchema>, other: Option<&Table
 }
 
 impl Report {
-    /// Returns true when some window has other rows in one generation than in the other.
+    /// Returns true when some window has other rows in one generation than in the other, or one lacks a part of the
+    /// history.
     pub fn differs(&self) -> bool {
-        self.outputs.iter().any(|output| output.windows.iter().any(|window| !window.equal))
+        !self.missing.is_empty() || self.outputs.iter().any(|output| output.windows.iter().any(|window| !window.equal))
     }
 
     /// Returns the report for people.
@@ -171,6 +177,13 @@ impl Report {
         put(format!("table {}: {one} (live) and {other}, between the same positions", self.table));
         if !self.same_pipeline {
             put(format!("built by different pipelines:\n{}", self.pipeline_changes));
+        }
+        for stretch in &self.missing {
+            let Stretch { shard, from, to, .. } = stretch;
+            put(format!("NOT IN {other}: shard {shard}, {} events after {from} up to {to}", stretch.events()));
+        }
+        if self.is_behind {
+            put(format!("{one} has gone on since; what it took after {other} is not compared"));
         }
         for output in &self.outputs {
             put_output(output, &mut put);

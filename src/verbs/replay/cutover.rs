@@ -31,7 +31,8 @@ pub(crate) async fn run(options: ReplayCutover, direction: Direction) -> anyhow:
         ..super::NOBODY_WAITS
     };
     let means = super::means(limits, options.spill_dir.clone(), &progress);
-    let cutover = Cutover { store, table: options.place.table.clone(), source, means };
+    let table = options.place.table.clone();
+    let cutover = Cutover { store, table, source, means, allows_shorter_history: options.shorter_history };
     let target = match options.to {
         Some(target) => target,
         None => cutover.default_target(direction).await?,
@@ -47,8 +48,8 @@ pub(crate) async fn run(options: ReplayCutover, direction: Direction) -> anyhow:
     drop(shown);
     let outcome = outcome.with_context(|| {
         format!(
-            "{target} was not made live, {live} still is. Consumers that stand before a seal go on in {live} after \
-             their --seal-wait; the same command tries again"
+            "making {target} live did not come to its end (`headwater replay status` says which generation is live). \
+             Consumers that stand before a seal go on by themselves after their --seal-wait; the same command tries again"
         )
     })?;
     let (lake, table) = (options.place.lake.display(), &options.place.table);

@@ -93,8 +93,7 @@ async fn report(
     match ended {
         Ended::Done => {}
         Ended::Stopped => {
-            crate::say("it was stopped before its end; the same command goes on");
-            return Ok(());
+            bail!("it was stopped before its end; the same command goes on");
         }
         Ended::Overtaken => {
             bail!("a cutover has decided about {number} meanwhile; see `headwater replay status --lake {lake}`");
