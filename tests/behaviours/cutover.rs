@@ -21,6 +21,8 @@ use headwater_lake::layout::{self, GenerationNumber, Output, PointerNumber, Tabl
 use headwater_lake::pointer::{self, Pointer, Publish};
 use headwater_lake::reading;
 use headwater_lake::store::{Create, LakeStore};
+use headwater_lake::table::DeltaLog;
+use headwater_lake::vacuum;
 use headwater_lake::verify::{self, Options};
 use headwater_stream::memory::MemoryLog;
 use headwater_stream::{Put, Sink, Source, StartAt};
@@ -442,4 +444,31 @@ async fn fm30_a_pointer_whose_answer_was_lost_is_read_back_and_not_written_again
     let late = pointer_of(3, G2);
     assert_eq!(pointer::create(&lake, &table, &late).await.unwrap(), Publish::Lost { winner: wanted.clone() });
     assert_eq!(pointer::highest(&lake, &table).await.unwrap(), Some(wanted));
+}
+
+#[tokio::test]
+async fn k10_vacuum_deletes_what_was_taken_out_and_nothing_else() {
+    let world = World::new().await;
+    let open = world.open(G1).await;
+    let named_by_a_cut = reading::view(&open, Output::Events).await.unwrap().unwrap().files[0].clone();
+    let at = |name: &str| layout::data_object(&world.table, Output::Events, G1, &format!("_compacted/{name}"));
+    let mut compacted = named_by_a_cut.clone();
+    (compacted.path, compacted.key) = ("_compacted/taken-out.parquet".to_owned(), at("taken-out.parquet"));
+    for key in [at("taken-out.parquet"), at("on-its-way.parquet")] {
+        world.lake.overwrite(&key, "x".into()).await.unwrap();
+    }
+    let log = DeltaLog::new(&open, Output::Events).unwrap();
+    let base = log.newest().await.unwrap().unwrap();
+    let removed_at = world.clock.now();
+    log.remove(&base, &[named_by_a_cut.clone(), compacted], removed_at.micros() / 1_000).await.unwrap();
+
+    let hour = Duration::from_secs(3_600);
+    assert!(vacuum::removable(&open, hour, removed_at.plus(hour / 2)).await.unwrap().is_empty(), "too young");
+    let removable = vacuum::removable(&open, hour, removed_at.plus(hour * 2)).await.unwrap();
+    assert_eq!(removable, [at("taken-out.parquet")]);
+    assert_eq!(vacuum::remove(&open, &removable).await.unwrap(), 1);
+    assert!(vacuum::removable(&open, hour, removed_at.plus(hour * 2)).await.unwrap().is_empty(), "it is gone");
+    for kept in [named_by_a_cut.key, at("on-its-way.parquet")] {
+        assert!(world.lake.head(&kept).await.unwrap().is_some(), "{kept}");
+    }
 }

@@ -242,6 +242,10 @@ fn what_the_file_says_of_the_table_counts_for_its_rebuilds() {
     place.ok(&["replay", "cutover"]);
     place.ok(&["consume", "--until-caught-up"]);
     assert!(place.path("l/t/current/year=2026/month=11/day=01/hour=10").is_dir());
+    // What the consumer has of its own counts before what stands at the top.
+    place.write("headwater.toml", format!("lake = \"elsewhere\"\n{table}"));
+    let shown = place.ok(&["replay", "run", "--print-config"]);
+    assert!(shown.contains("lake = \"l\"  # file"), "{shown}");
     // What stands under `[replay]` comes before.
     place.write("headwater.toml", format!("{table}[replay.run]\npartition_by = \"date\"\n"));
     let shown = place.ok(&["replay", "run", "--print-config"]);

@@ -139,6 +139,28 @@ fn the_same_cuts_give_the_same_bytes() {
 }
 
 #[test]
+fn cuts_are_followed_from_the_first_one_or_not_at_all() {
+    let place = live_table();
+    place.ok(&run_words(&["--same-cuts"]));
+    place.ok(&[&["replay", "cutover"][..], &PLACE].concat());
+    produce(&place, "more.ndjson", (1_000..1_200).map(line), &[]);
+    consume(&place, &["--time-field", "at", "--flush-rows", "30", "--lanes", "2"]);
+    place.ok(&[&["replay", "rollback"][..], &PLACE].concat());
+    // The live one took in one epoch what g00002 took in several.
+    let said = place.run(&run_words(&["--same-cuts"]));
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("g00002 has another cut") && said.err.contains("--anew"), "{}", said.err);
+    place.ok(&run_words(&["--same-cuts", "--anew"]));
+    // A seal has taken a number, so the names differ; the bytes do not.
+    let [live, rebuilt] = ["g00001", "g00003"].map(|generation| {
+        let mut contents: Vec<_> = files(&place, &format!("lake/t/{generation}"), ".parquet").into_values().collect();
+        contents.sort();
+        contents
+    });
+    assert!(!live.is_empty() && live == rebuilt, "{} and {} files", live.len(), rebuilt.len());
+}
+
+#[test]
 fn flights_and_orders_are_built_again_row_for_row_and_byte_for_byte() {
     let flights = real_input("flights/flights.csv.gz");
     let orders = real_input("orders/ecommerce.ndjson.gz");
@@ -309,8 +331,62 @@ fn fm11_a_range_that_retention_has_eaten_is_a_loud_error() {
     assert_eq!(status(&place).len(), 1, "nothing was made");
     place.ok(&run_words(&["--since", "oldest"]));
     let (code, report) = compare(&place);
-    assert_eq!(code, 0, "what is left is the same: {report}");
+    assert!(report["outputs"][0]["windows"].as_array().unwrap().iter().all(|window| window["equal"] == true));
+    assert_eq!(code, 1, "what is left is the same, and it is not all: {report}");
+    let said = place.run(&compare_words(&[]));
+    assert!(said.out.contains("NOT IN g00002: shard 0"), "{}", said.out);
     assert_eq!(status(&place)[1]["events"], 1_000 - lost);
+    // Readers do not lose a part of what they have without being asked.
+    let cutover = [&["replay", "cutover"][..], &PLACE].concat();
+    let said = place.run(&cutover);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("--shorter-history") && said.err.contains("shard 0"), "{}", said.err);
+    place.ok(&[&cutover[..], &["--shorter-history"]].concat());
+    assert_eq!(place.value("SELECT count(*) FROM t", "lake").as_u64().unwrap() + letters(&place), 1_000 - lost);
+}
+
+fn letters(place: &Workplace) -> u64 {
+    place.value("SELECT count(*) FROM t__dead_letters", "lake").as_u64().unwrap()
+}
+
+#[test]
+fn ends_where_no_event_is_neither_lose_one_nor_wait_for_ever() {
+    let place = live_table();
+    let beyond = place.run(&run_words(&["--since", "0=100000:0,1=0:0"]));
+    assert_eq!(beyond.code, Some(1), "{}", beyond.err);
+    assert!(beyond.err.contains("beyond"), "{}", beyond.err);
+    let nobody = place.run(&run_words(&["--since", "7=0:0"]));
+    assert_eq!(nobody.code, Some(1), "{}", nobody.err);
+    assert!(nobody.err.contains('7') && status(&place).len() == 1, "{}", nobody.err);
+    // Between two records.
+    place.ok(&run_words(&["--until", "0=50:7,1=50:0"]));
+    assert_eq!(status(&place)[1]["events"], 100);
+}
+
+#[test]
+fn a_cutover_refuses_what_was_not_begun_and_a_stream_that_is_behind() {
+    let place = live_table();
+    place.ok(&run_words(&[]));
+    // A copy of the log that is older than the table.
+    std::fs::create_dir(place.path("old")).unwrap();
+    std::fs::copy(place.path("stream/data.mdb"), place.path("old/data.mdb")).unwrap();
+    produce(&place, "more.ndjson", (1_000..1_100).map(line), &[]);
+    consume(&place, &["--time-field", "at", "--lanes", "2"]);
+    let cutover = ["replay", "cutover", "--lake", "lake", "--table", "t", "--from"];
+    let said = place.run(&[&cutover[..], &["log:old"]].concat());
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("beyond"), "{}", said.err);
+    // A rebuild that was killed before it had a schema.
+    let folder = place.path("lake/t/g00003");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["_generation.json", "_rebuild.json"] {
+        let text = std::fs::read_to_string(place.path("lake/t/g00002").join(name)).unwrap();
+        std::fs::write(folder.join(name), text.replace("\"number\": 2", "\"number\": 3")).unwrap();
+    }
+    let said = place.run(&[&cutover[..], &["log:stream"]].concat());
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("g00003 of table t was not begun"), "{}", said.err);
+    place.ok(&[&cutover[..], &["log:stream", "--to", "g00002"]].concat());
 }
 
 #[test]

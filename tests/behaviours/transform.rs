@@ -204,3 +204,49 @@ fn fm22_a_transformed_epoch_is_made_again_with_the_same_bytes() {
         assert!(report.contains(&account), "{account}: {report}");
     }
 }
+
+#[test]
+fn t1_what_a_row_gets_has_nothing_to_do_with_its_neighbours() {
+    let place = Workplace::new(PROGRAM);
+    declare(&place, "SELECT i, CAST(ys AS DOUBLE[2]) AS x, 10 / d AS q FROM events");
+    let payloads =
+        [r#"{"i":1,"ys":[1.0,2.5],"d":1}"#, r#"{"i":2,"ys":[7.5,8.5],"d":0}"#, r#"{"i":3,"ys":[3.5,4.5],"d":1}"#];
+    put(&place, &payloads);
+    place.ok(&CONSUME);
+    let rows = place.rows("SELECT i, x FROM t ORDER BY i", "lake");
+    assert_eq!(rows, [json!({"i": 1, "x": [1.0, 2.5]}), json!({"i": 3, "x": [3.5, 4.5]})]);
+
+    let place = Workplace::new(PROGRAM);
+    declare(&place, "SELECT a, coalesce(xs, make_array(1)) AS ys FROM events");
+    put(&place, &[r#"{"a":1}"#]);
+    place.ok(&CONSUME);
+    put(&place, &[r#"{"xs":[1.0],"a":2}"#, r#"{"xs":[0.5],"a":3}"#, r#"{"xs":[7.0],"a":4}"#]);
+    place.ok(&CONSUME);
+    let rows = place.rows("SELECT a, ys FROM t ORDER BY a", "lake");
+    let expected = [json!({"a": 1, "ys": [1]}), json!({"a": 2, "ys": [1]}), json!({"a": 4, "ys": [7]})];
+    assert_eq!(rows, expected, "only 0.5 does not fit");
+    place.ok(&["verify", "--full", "--lake", "lake"]);
+}
+
+#[test]
+fn a_field_is_known_to_the_sql_by_its_own_name() {
+    let place = Workplace::new(PROGRAM);
+    declare(&place, "SELECT *, \"order id\" + 1 AS next FROM events WHERE status = 'ok'");
+    put(&place, &[r#"{"Status":"other","n":1}"#, r#"{"status":"ok","n":2,"order id":7}"#, r#"{"status":"bad","n":3}"#]);
+    place.ok(&CONSUME);
+    assert_eq!(place.rows("SELECT n, next FROM t", "lake"), [json!({"n": 2, "next": 8})]);
+    let report = place.ok(&["verify", "--full", "--lake", "lake"]);
+    assert!(report.contains("3 events read = 1 kept + 2 filtered"), "{report}");
+}
+
+#[test]
+fn what_no_column_can_hold_is_refused_before_there_is_a_table() {
+    let place = Workplace::new(PROGRAM);
+    put(&place, &[r#"{"a":1,"b":1}"#]);
+    declare(&place, "SELECT a, CAST(n AS DECIMAL(10,2)) AS d FROM events");
+    refused(&place.run(&CONSUME), 2, &["a column cannot hold Decimal128(10, 2)"]);
+    declare(&place, "SELECT named_struct('id', a, 'ID', b) AS s FROM events");
+    place.ok(&CONSUME);
+    assert_eq!(place.value("SELECT reason FROM t__dead_letters", "lake"), "transform");
+    place.ok(&["verify", "--full", "--lake", "lake"]);
+}

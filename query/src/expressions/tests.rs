@@ -53,6 +53,17 @@ fn what_is_no_function_of_one_row_is_refused_with_the_reason() {
     check("SELECT a FROM events FETCH FIRST 5 ROWS ONLY", "LIMIT is not allowed");
     check("WITH x AS (SELECT 1) SELECT a FROM events", "WITH is not allowed");
     check("SELECT a FROM events FOR UPDATE", "a clause that is not allowed");
+    // What the engine passes over, what cannot be read back, and what an event could make too large.
+    check("SELECT a FROM events TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE");
+    check("SELECT upper(a) FILTER (WHERE a > 'b') AS u FROM events", "is not allowed");
+    check("SELECT upper(DISTINCT a) AS u FROM events", "is not allowed");
+    check("SELECT upper(a) IGNORE NULLS AS u FROM events", "is not allowed");
+    check("SELECT a, - -a AS x FROM events", "cannot be stored");
+    check("SELECT events.a AS a FROM events AS e", "the table is called `e` here");
+    check("SELECT lpad(a, n) AS x FROM events", "which must be a number up to 1000000");
+    check("SELECT repeat(a, 10000000) AS x FROM events", "which must be a number up to 1000000");
+    check("SELECT range(0, n) AS x FROM events", "which must be a number up to 1000000");
+    check("SELECT version() AS v FROM events", "`version`");
     // Tables.
     check("SELECT a FROM events JOIN events AS e ON true", "a join is not allowed");
     check("SELECT a FROM events, events AS e", "a join is not allowed");
