@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use headwater_common::position::{Position, Segment, ShardId};
 use headwater_lake::Error as LakeError;
-use headwater_lake::commit::{positions_after, read_cut};
+use headwater_lake::commit::{committed_everywhere, furthest_after, read_cut};
 use headwater_lake::cut::Cut;
 use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::{self, Epoch, Lane, Output};
-use headwater_lake::table::DeltaLog;
+use headwater_lake::layout::{self, Epoch, Lane};
 
 /// The cuts of a generation up to the epochs that were committed when this was made.
 #[derive(Debug, Clone)]
@@ -46,11 +45,7 @@ impl RecordedCuts {
     pub async fn of(generation: OpenGeneration) -> Result<Self, LakeError> {
         let mut until = BTreeMap::new();
         for lane in generation.description.lane_set() {
-            let mut committed = Vec::new();
-            for output in Output::ALL {
-                committed.push(DeltaLog::new(&generation, output)?.load(lane).await?.committed);
-            }
-            until.insert(lane, committed.into_iter().min().unwrap_or_default());
+            until.insert(lane, committed_everywhere(&generation, lane).await?);
         }
         Ok(Self { generation, until })
     }
@@ -60,15 +55,7 @@ impl RecordedCuts {
     /// # Errors
     /// When a cut is missing or the lake does not answer.
     pub async fn positions(&self) -> Result<BTreeMap<ShardId, Position>, LakeError> {
-        let mut all: BTreeMap<ShardId, Position> = self.generation.description.start.clone();
-        for (lane, epoch) in &self.until {
-            // A lane moves its own shards only: the others stand at the start.
-            for (shard, position) in positions_after(&self.generation, *lane, *epoch).await? {
-                let known = all.entry(shard).or_insert(position);
-                *known = position.max(*known);
-            }
-        }
-        Ok(all)
+        furthest_after(&self.generation, self.until.iter().map(|(lane, epoch)| (*lane, *epoch))).await
     }
 
     /// Returns the cut that a lane takes next; `after` is a cut that it is done with, so that none is read twice.

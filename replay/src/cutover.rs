@@ -52,13 +52,12 @@ impl Cutover {
     /// When there is none, or the lake does not answer.
     pub async fn default_target(&self, direction: Direction) -> Result<GenerationNumber, Error> {
         let live = generation::open_live(&self.store, &self.table).await?.description.number;
-        let pointers = self.pointers().await?;
         let found = match direction {
             Direction::Forward => {
                 let all = standing::usable(&self.store, &self.table).await?;
                 all.into_iter().rev().find(|number| *number > live)
             }
-            Direction::Back => previous(&pointers),
+            Direction::Back => previous(&self.pointers().await?),
         };
         found.ok_or_else(|| match direction {
             Direction::Forward => Error::NothingToCompare { table: self.table.clone() },

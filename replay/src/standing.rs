@@ -1,15 +1,14 @@
 //! Where a generation stands in the stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
-use headwater_lake::commit::{positions_after, read_cut};
+use headwater_lake::commit::{committed_everywhere, furthest_after, read_cut};
 use headwater_lake::generation::{self, OpenGeneration};
-use headwater_lake::layout::{self, Epoch, GenerationNumber, Lane, Output, TableName};
+use headwater_lake::layout::{self, GenerationNumber, TableName};
 use headwater_lake::pointer;
 use headwater_lake::store::LakeStore;
-use headwater_lake::table::DeltaLog;
 
 use crate::range::Positions;
 
@@ -43,37 +42,14 @@ pub async fn usable(store: &LakeStore, table: &TableName) -> Result<BTreeSet<Gen
 /// # Errors
 /// When the lake does not answer or a cut is missing.
 pub async fn positions(generation: &OpenGeneration, counting: Counting) -> Result<Positions, Error> {
-    let mut all = generation.description.start.clone();
-    for (lane, epoch) in epochs(generation).await? {
+    let mut epochs = Vec::new();
+    for lane in generation.description.lane_set() {
+        let epoch = committed_everywhere(generation, lane).await?;
         let next = epoch.next();
         let is_published = counting == Counting::Published && read_cut(generation, lane, next).await?.is_some();
-        let reached = positions_after(generation, lane, if is_published { next } else { epoch }).await?;
-        // A lane moves its own shards only: the others stand at the start.
-        for (shard, position) in reached {
-            let known = all.entry(shard).or_insert(position);
-            *known = position.max(*known);
-        }
+        epochs.push((lane, if is_published { next } else { epoch }));
     }
-    Ok(all)
-}
-
-/// Returns the last epoch of each lane that is committed in every output.
-///
-/// # Errors
-/// When the lake does not answer.
-pub async fn epochs(generation: &OpenGeneration) -> Result<BTreeMap<Lane, Epoch>, Error> {
-    let logs = Output::ALL.map(|output| DeltaLog::new(generation, output));
-    let logs = logs.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut epochs = BTreeMap::new();
-    for lane in generation.description.lane_set() {
-        let mut least = None;
-        for log in &logs {
-            let committed = log.load(lane).await?.committed;
-            least = Some(least.map_or(committed, |least: Epoch| least.min(committed)));
-        }
-        epochs.insert(lane, least.unwrap_or_default());
-    }
-    Ok(epochs)
+    furthest_after(generation, epochs).await
 }
 
 /// Returns how many events there are between two standings, where sequence numbers have no gaps.

@@ -1,6 +1,6 @@
 //! Performs the actions that [`Machine`] names, against the store and the Delta logs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::machine::{Action, Fact, FileRef, Machine, Proposal, Table};
+use super::progress::{positions_after, read_cut};
 use super::seal::Standing;
-use crate::cut::{self, Cut, POSITIONS_EVERY};
+use crate::cut::{self, Cut};
 use crate::error::Error;
 use crate::file::{self, FileFacts};
 use crate::generation::{OpenGeneration, PartitionKey};
@@ -377,55 +378,4 @@ impl LaneWriter {
         let generation = &self.settings.generation;
         layout::cut(&generation.table, generation.description.number, self.settings.lane, epoch)
     }
-}
-
-/// Reads a cut; `None` when there is none.
-///
-/// # Errors
-/// When the store does not answer or the cut is damaged.
-pub async fn read_cut(generation: &OpenGeneration, lane: Lane, epoch: Epoch) -> Result<Option<Cut>, Error> {
-    let key = layout::cut(&generation.table, generation.description.number, lane, epoch);
-    let Some(bytes) = generation.store.read(&key).await? else {
-        return Ok(None);
-    };
-    let cut = Cut::from_bytes(&bytes).map_err(|error| Error::Damaged { key: key.clone(), source: Box::new(error) })?;
-    let named = (cut.generation, cut.lane, cut.epoch);
-    if named != (generation.description.number, lane, epoch) {
-        return Err(Error::Damaged { key, source: format!("it says that it is {named:?}").into() });
-    }
-    Ok(Some(cut))
-}
-
-/// Returns where each shard stands after an epoch, from the cuts since the last one that lists all positions.
-///
-/// # Errors
-/// When a cut is missing or damaged.
-pub async fn positions_after(
-    generation: &OpenGeneration,
-    lane: Lane,
-    epoch: Epoch,
-) -> Result<BTreeMap<ShardId, Position>, Error> {
-    let listed = epoch.0 - epoch.0 % POSITIONS_EVERY;
-    let mut positions = generation.description.start.clone();
-    for number in listed.max(1)..=epoch.0 {
-        let cut = read_cut(generation, lane, Epoch(number)).await?.ok_or_else(|| Error::Damaged {
-            key: layout::cut(&generation.table, generation.description.number, lane, Epoch(number)),
-            source: "it is missing: cuts are never deleted while their generation exists".into(),
-        })?;
-        if let Some(all) = cut.positions {
-            positions = all;
-        }
-        cut::advance(&mut positions, &cut.segments);
-    }
-    Ok(positions)
-}
-
-/// Returns the lanes that have cuts, from the folders there are.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn lanes_with_cuts(generation: &OpenGeneration) -> Result<BTreeSet<Lane>, Error> {
-    let folder = layout::cuts(&generation.table, generation.description.number);
-    let names = generation.store.names_in(Some(&folder)).await?;
-    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use headwater_common::position::{Position, ShardId};
 use headwater_common::retry::Policy;
 
 use super::machine::{Action, End, Fact, Machine, Outcome, Positions, Progress};
-use crate::commit::{positions_after, read_cut};
+use crate::commit::{committed_everywhere, furthest_after, positions_after, read_cut};
 use crate::cut::Cut;
 use crate::error::Error;
 use crate::generation::{self, OpenGeneration};
@@ -231,12 +230,14 @@ async fn schemas(generation: &OpenGeneration) -> Result<Option<BTreeMap<Output, 
 /// When the store does not answer or a cut is damaged.
 pub async fn read_progress(live: &OpenGeneration, target: &OpenGeneration) -> Result<Progress, Error> {
     let mut progress = Progress { target: committed(target).await?, ..Progress::default() };
+    let mut ends = Vec::new();
     for lane in live.description.lane_set() {
         let Published { committed, end, is_unfinished } = published(live, lane).await?;
         debug_assert!(committed <= end, "what is committed was published");
         progress.is_unfinished |= is_unfinished;
-        advance(&mut progress.live, positions_after(live, lane, end).await?);
+        ends.push((lane, end));
     }
+    progress.live = furthest_after(live, ends).await?;
     Ok(progress)
 }
 
@@ -267,27 +268,9 @@ pub async fn published(generation: &OpenGeneration, lane: Lane) -> Result<Publis
 
 /// Returns where a generation stands with what every output has committed.
 async fn committed(generation: &OpenGeneration) -> Result<Positions, Error> {
-    let mut positions = Positions::new();
+    let mut epochs = Vec::new();
     for lane in generation.description.lane_set() {
-        let epoch = committed_everywhere(generation, lane).await?;
-        advance(&mut positions, positions_after(generation, lane, epoch).await?);
+        epochs.push((lane, committed_everywhere(generation, lane).await?));
     }
-    Ok(positions)
-}
-
-async fn committed_everywhere(generation: &OpenGeneration, lane: Lane) -> Result<Epoch, Error> {
-    let mut least: Option<Epoch> = None;
-    for output in Output::ALL {
-        let epoch = DeltaLog::new(generation, output)?.load(lane).await?.committed;
-        least = Some(least.map_or(epoch, |least| least.min(epoch)));
-    }
-    Ok(least.unwrap_or_default())
-}
-
-/// Each lane knows its own shards only: the furthest of all lanes is where a shard stands.
-fn advance(positions: &mut Positions, more: impl IntoIterator<Item = (ShardId, Position)>) {
-    for (shard, position) in more {
-        let known = positions.entry(shard).or_insert(position);
-        *known = position.max(*known);
-    }
+    furthest_after(generation, epochs).await
 }
