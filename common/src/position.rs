@@ -1,9 +1,16 @@
 //! Where a record stands in a shard. Positions are ordered inside one shard only.
+//!
+//! Besides those of events there are two kinds that no event has. A *mark* says that everything which arrived before
+//! a moment is at or before the position: it is how a reader notes that a shard was quiet, and, before every event,
+//! how it begins at a time where the stream has no numbers to say so. [`Position::SHARD_END`] is behind all events of
+//! a shard that was closed by a split or a merge.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::timestamp::Timestamp;
 
 /// Ten to the 38th: the weight of the upper half of a [`Sequence`].
 const HALF: u128 = 10_u128.pow(38);
@@ -25,6 +32,8 @@ pub struct Position {
     pub sequence: Sequence,
     /// The event's place among those aggregated in the record; 0 for a record that holds one.
     pub sub_sequence: u32,
+    /// Microseconds since 1970: what arrived before is at or before this position. 0 says nothing.
+    complete_until_micros: u64,
 }
 
 /// The name of a shard, as its stream gives it.
@@ -114,17 +123,68 @@ impl FromStr for Sequence {
 
 impl Position {
     /// The position before every record of a shard.
-    pub const START: Self = Self { sequence: Sequence { upper: 0, lower: 0 }, sub_sequence: 0 };
+    pub const START: Self =
+        Self { sequence: Sequence { upper: 0, lower: 0 }, sub_sequence: 0, complete_until_micros: 0 };
+
+    /// The position behind the last event of a shard that takes no more.
+    pub const SHARD_END: Self = Self {
+        sequence: Sequence { upper: u128::MAX, lower: u128::MAX },
+        sub_sequence: u32::MAX,
+        complete_until_micros: u64::MAX,
+    };
+
+    /// Returns the position of an event inside a record.
+    pub fn new(sequence: Sequence, sub_sequence: u32) -> Self {
+        Self { sequence, sub_sequence, complete_until_micros: 0 }
+    }
 
     /// Returns the position of the only event of a record.
     pub fn of_record(sequence: Sequence) -> Self {
-        Self { sequence, sub_sequence: 0 }
+        Self::new(sequence, 0)
+    }
+
+    /// Returns the mark before the first event that arrives at `time` or later, wherever that will be.
+    pub fn before(time: Timestamp) -> Self {
+        Self::START.marked(time)
+    }
+
+    /// Returns the mark that says of this position that all which arrived before `time` is at or before it.
+    #[must_use]
+    pub fn marked(self, time: Timestamp) -> Self {
+        Self { complete_until_micros: u64::try_from(time.micros()).unwrap_or(0), ..self }
+    }
+
+    /// Returns the moment before which everything is at or before this position, where it is a mark.
+    pub fn complete_until(self) -> Option<Timestamp> {
+        let micros = i64::try_from(self.complete_until_micros).ok().filter(|micros| *micros > 0)?;
+        Some(Timestamp::from_micros(micros))
+    }
+
+    /// Returns the position without its mark: that of an event, [`Position::START`] or [`Position::SHARD_END`].
+    #[must_use]
+    pub fn unmarked(self) -> Self {
+        if self == Self::SHARD_END { self } else { Self::new(self.sequence, self.sub_sequence) }
     }
 }
 
+impl Segment {
+    /// Returns true when the segment says how far its shard is known and holds no event: it goes to a mark or to the
+    /// shard's end, which are segments of their own.
+    pub fn is_without_events(&self) -> bool {
+        self.to == Position::SHARD_END || self.to.unmarked() == self.from.unmarked()
+    }
+}
+
+/// How the end of a shard is written, KCL's word for it.
+const SHARD_END: &str = "SHARD_END";
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.sequence, self.sub_sequence)
+        if *self == Self::SHARD_END {
+            return f.write_str(SHARD_END);
+        }
+        write!(f, "{}:{}", self.sequence, self.sub_sequence)?;
+        if self.complete_until_micros > 0 { write!(f, "@{}", self.complete_until_micros) } else { Ok(()) }
     }
 }
 
@@ -132,11 +192,20 @@ impl FromStr for Position {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text == SHARD_END {
+            return Ok(Self::SHARD_END);
+        }
         let error = || ParseError { text: text.to_owned() };
-        let (sequence, sub_sequence) = text.split_once(':').ok_or_else(error)?;
+        let (sequence, rest) = text.split_once(':').ok_or_else(error)?;
+        let (sub_sequence, mark) = rest.split_once('@').map_or((rest, None), |(sub, mark)| (sub, Some(mark)));
+        let complete_until_micros = match mark {
+            Some(mark) => mark.parse().ok().filter(|micros| i64::try_from(*micros).is_ok_and(|micros| micros > 0)),
+            None => Some(0),
+        };
         Ok(Self {
             sequence: sequence.parse().map_err(|_| error())?,
             sub_sequence: sub_sequence.parse().map_err(|_| error())?,
+            complete_until_micros: complete_until_micros.ok_or_else(error)?,
         })
     }
 }
@@ -201,8 +270,51 @@ mod tests {
     }
 
     #[test]
+    fn marks_stand_between_an_event_and_the_next_and_the_end_is_last() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let ascending = ["0:0", "0:0@5", "7:1", "7:1@5", "7:1@6", "7:2", "8:0", "SHARD_END"];
+        assert!(ascending.map(at).is_sorted_by(|one, other| one < other));
+        for text in ascending {
+            assert_eq!(at(text).to_string(), text);
+        }
+        assert_eq!(at("7:1@5").unmarked(), at("7:1"));
+        assert_eq!(at("SHARD_END").unmarked(), Position::SHARD_END);
+        assert_eq!(Position::before(Timestamp::from_micros(5)), at("0:0@5"));
+        assert_eq!(at("7:1@5").complete_until(), Some(Timestamp::from_micros(5)));
+        assert_eq!((at("7:1").complete_until(), Position::SHARD_END.complete_until()), (None, None));
+    }
+
+    #[test]
+    fn a_segment_to_a_mark_or_to_the_end_holds_no_event() {
+        let check = |from: &str, to: &str, expect: bool| {
+            let segment = Segment { shard: "0".into(), from: from.parse().unwrap(), to: to.parse().unwrap() };
+            assert_eq!(segment.is_without_events(), expect, "{segment:?}");
+        };
+        check("7:1", "7:1@5", true);
+        check("7:1@5", "7:1@6", true);
+        check("7:1@5", "SHARD_END", true);
+        check("7:1@5", "8:0", false);
+        check("0:0", "1:0", false);
+    }
+
+    #[test]
     fn bad_positions_are_refused() {
-        for text in ["", "1", ":", "1:", ":1", "-1:0", "1:x", "1:2:3", &format!("{}:0", "9".repeat(77))] {
+        for text in [
+            "",
+            "1",
+            ":",
+            "1:",
+            ":1",
+            "-1:0",
+            "1:x",
+            "1:2:3",
+            "1:2@",
+            "1:2@0",
+            "1:2@x",
+            "1:2@18446744073709551615",
+            "shard_end",
+            &format!("{}:0", "9".repeat(77)),
+        ] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

@@ -339,6 +339,7 @@ impl EpochBuffer {
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
         }
+        .versioned()
     }
 }
 

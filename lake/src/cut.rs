@@ -17,8 +17,11 @@ use crate::schema::SchemaVersion;
 /// The version of a cut that takes events.
 pub const VERSION: u32 = 1;
 
-/// The newest version of the format: that of a seal.
+/// The version of a seal.
 pub const SEAL_VERSION: u32 = 2;
+
+/// The newest version of the format: that of a cut that names marks or shards' ends.
+pub const MARK_VERSION: u32 = 3;
 
 /// A cut whose epoch is a multiple of this lists the positions of all shards, so that a restart reads few cuts however
 /// long a shard has been idle.
@@ -87,7 +90,7 @@ pub enum ParseError {
     #[error("it is not the JSON of a cut")]
     Json(#[from] serde_json::Error),
     /// A format from the future.
-    #[error("it has format {found}, this version reads {SEAL_VERSION}; upgrade headwater")]
+    #[error("it has format {found}, this version reads {MARK_VERSION}; upgrade headwater")]
     UnknownVersion {
         /// The version it says.
         found: u32,
@@ -125,6 +128,24 @@ impl Cut {
             positions: epoch.0.is_multiple_of(POSITIONS_EVERY).then_some(positions),
             seal: Some(seal),
         }
+        .versioned()
+    }
+
+    /// Returns the cut in the oldest version of the format that can say what it says, so that older readers go on
+    /// reading what they know.
+    #[must_use]
+    pub fn versioned(mut self) -> Self {
+        let is_plain = |position: &Position| position.unmarked() == *position && *position != Position::SHARD_END;
+        let mut segments = self.segments.iter().flat_map(|segment| [&segment.from, &segment.to]);
+        let mut listed = self.positions.iter().flat_map(BTreeMap::values);
+        self.version = if !(segments.all(is_plain) && listed.all(is_plain)) {
+            MARK_VERSION
+        } else if self.seal.is_some() {
+            SEAL_VERSION
+        } else {
+            VERSION
+        };
+        self
     }
 
     /// Returns the bytes that are stored. The same cut always gives the same bytes.
@@ -144,7 +165,7 @@ impl Cut {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
-        if !(VERSION..=SEAL_VERSION).contains(&version) {
+        if !(VERSION..=MARK_VERSION).contains(&version) {
             return Err(ParseError::UnknownVersion { found: version });
         }
         let cut: Self = serde_json::from_slice(bytes)?;
@@ -238,7 +259,21 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":3");
-        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 3 })));
+        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":4");
+        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 4 })));
+    }
+
+    #[test]
+    fn golden_bytes_of_version_3() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let segment = |shard: &str, from, to| Segment { shard: shard.into(), from: at(from), to: at(to) };
+        let mut cut = example();
+        cut.segments.push(segment("1", "7:2", "7:2@1763737200000000"));
+        cut.segments.push(segment("2", "9:0", "SHARD_END"));
+        let cut = cut.versioned();
+        let golden = include_str!("../golden/cut-v3.json");
+        assert_eq!(String::from_utf8(cut.to_bytes()).unwrap(), golden);
+        assert_eq!(Cut::from_bytes(golden.as_bytes()).unwrap(), cut);
+        assert_eq!(example().versioned(), example(), "older readers read what they know");
     }
 }

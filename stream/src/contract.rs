@@ -49,8 +49,11 @@ pub struct Read {
     pub events: Vec<Event>,
     /// How far the last of them (or the asked position) is behind the shard's newest record.
     pub behind_latest: Duration,
-    /// True when the shard is closed and nothing follows these events.
+    /// True when the shard is closed and nothing follows these events. Its children may be read then.
     pub ended: bool,
+    /// A moment before which everything that arrived is in these events or before them: the read came to the end of
+    /// what there was. `None` when there is more, and from streams whose numbers tell where their end is.
+    pub complete_until: Option<Timestamp>,
 }
 
 /// A stream to read from. Every method may be cancelled and called again: a read changes nothing.
@@ -68,13 +71,18 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Returns true when sequence numbers of a shard have no gaps, so that a segment's length counts its events.
     fn is_gap_free(&self) -> bool;
 
-    /// Returns the shards that exist, parents before children.
+    /// Returns the shards that exist, parents before children. Shards come and go while a stream is resharded; one that
+    /// is closed is listed as long as it has records.
     async fn shards(&self) -> Result<Vec<Shard>, Error>;
 
-    /// Returns the position after which reading begins for `at`. `Latest` gives the newest position.
+    /// Returns the position after which reading begins for `at`. `Latest` gives the newest position. A stream that
+    /// cannot tell answers `Latest` and `At` with a mark before every event ([`Position::before`]), which its `read`
+    /// understands.
     async fn resolve(&self, shard: &ShardId, at: StartAt) -> Result<Position, Error>;
 
-    /// Returns events after `after`, at most `bytes_max` of payload but at least one event when there is one.
+    /// Returns events after `after`, at most `bytes_max` of payload but at least one event when there is one. Does not
+    /// wait for events that are not there yet. What may work later (a throttle, a lost connection) is tried again by
+    /// the adapter, and until then is an empty read.
     ///
     /// # Errors
     /// [`Error::Expired`] when retention has passed `after`: never a silent jump.
@@ -93,8 +101,11 @@ pub struct Put {
 /// A batch that the stream holds durably.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where each record is, in the order of the batch.
+    /// Where each record is, in the order of the batch, without those that are rejected.
     pub positions: Vec<(ShardId, Position)>,
+    /// The records that the stream did not take however often it was asked, by their index in the batch, with the
+    /// reason; ascending.
+    pub rejected: Vec<(usize, String)>,
 }
 
 /// A stream to write to.
@@ -103,7 +114,8 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// Returns the stream's URL, for messages.
     fn url(&self) -> String;
 
-    /// Puts a batch and returns once all of it is durable. Batches put one after another keep their order inside a
-    /// shard; a batch is all there or not there at all. When the call is cancelled its outcome is unknown.
+    /// Puts a batch and returns once all of it is durable or rejected. Batches put one after another keep their order
+    /// for each partition key, also when parts of them are sent again. When the call fails or is cancelled the outcome
+    /// is unknown: any part of the batch may be there.
     async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error>;
 }

@@ -163,6 +163,36 @@ pub enum Error {
         /// What tells it from every other.
         actual: String,
     },
+    /// A service in the network refused, or did not answer.
+    #[error("{url}: {operation} failed{}", .hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+    Service {
+        /// The stream's URL.
+        url: String,
+        /// The operation, as the service names it.
+        operation: &'static str,
+        /// What the user can do, where that is known.
+        hint: Option<String>,
+        /// Whether the operation took effect.
+        effect: Effect,
+        /// Whether it may work later.
+        again: Again,
+        /// What the service said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A shard that was not read to its end is no longer listed.
+    #[error(
+        "shard {shard} of {url} is gone, and was read up to {after} only: retention passed this reader. Rebuild \
+        from an archive, or begin a new table"
+    )]
+    ShardGone {
+        /// The stream.
+        url: String,
+        /// The shard.
+        shard: ShardId,
+        /// How far it was read.
+        after: Position,
+    },
     /// An earlier batch failed.
     #[error("the log takes no more batches after one that failed: they would stand before it")]
     Stopped,
@@ -176,11 +206,15 @@ impl Classified for Error {
         match self {
             // An engine error can come out of the commit itself, after the data was handed to the disk.
             Self::Engine { .. } | Self::WriterGone => Effect::Unknown,
+            Self::Service { effect, .. } => *effect,
             _ => Effect::DidNotHappen,
         }
     }
 
     fn again(&self) -> Again {
-        Again::WillNotHelp
+        match self {
+            Self::Service { again, .. } => *again,
+            _ => Again::WillNotHelp,
+        }
     }
 }

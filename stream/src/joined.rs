@@ -130,7 +130,7 @@ impl Joined {
             }
             Err(Error::NoSuchShard { .. }) if self.handover(shard).is_some_and(|handover| after <= handover) => {
                 // The stream has forgotten the shard itself: the archive had the last of it.
-                Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: true })
+                Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: true, complete_until: None })
             }
             read => read,
         }

@@ -5,6 +5,8 @@
 //! and its stream as one log, [`url`] names them. The archive's own adapter is in the consumer: it reads a lake.
 //! Absent on purpose: decoding (a log holds bytes), and any knowledge of the lake.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod contract;
 pub mod embedded;
 mod error;

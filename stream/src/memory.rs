@@ -126,7 +126,7 @@ impl Source for MemoryLog {
             (Some(last), Some(newest)) => newest.arrived_at.since(last.arrived_at),
             _ => Duration::ZERO,
         };
-        Ok(Read { events, behind_latest, ended: false })
+        Ok(Read { events, behind_latest, ended: false, complete_until: None })
     }
 }
 
@@ -149,6 +149,6 @@ impl Sink for MemoryLog {
             log.events.push(Event { position, arrived_at, partition_key: put.partition_key, payload: put.payload });
             positions.push((index.to_string().as_str().into(), position));
         }
-        Ok(Accepted { positions })
+        Ok(Accepted { positions, rejected: Vec::new() })
     }
 }

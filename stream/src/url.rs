@@ -1,4 +1,4 @@
-//! Names of streams: `log:PATH`, and `archive:LAKE/STREAM` for one that is kept in a lake.
+//! Names of streams: `log:PATH`, `kinesis://NAME`, and `archive:LAKE/STREAM` for one that is kept in a lake.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use crate::Error;
 pub enum StreamUrl {
     /// `log:PATH`: the embedded log in that folder.
     Log(PathBuf),
+    /// `kinesis://NAME` or `kinesis://ARN`: the Kinesis data stream of that name, in the account and region of the
+    /// credentials, or of that ARN.
+    Kinesis(String),
     /// `archive:LAKE/STREAM`: the archive of that name in the lake in that folder.
     Archive {
         /// The lake's folder.
@@ -30,12 +33,24 @@ impl FromStr for StreamUrl {
             Some(("log", "")) => Err(bad("it names no folder; write log:PATH")),
             Some(("log", path)) => Ok(Self::Log(path.into())),
             Some(("archive", path)) => archive(path).ok_or_else(|| bad("write archive:LAKE/STREAM")),
-            Some(("kinesis" | "sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs", _)) => {
-                Err(bad("this version has the embedded log only; write log:PATH"))
+            Some(("kinesis", name)) if is_kinesis_name(name) => Ok(Self::Kinesis(name.to_owned())),
+            Some(("kinesis", _)) => {
+                Err(bad("write kinesis://NAME (letters, digits, `_`, `.` and `-`) or kinesis://ARN"))
             }
-            _ => Err(bad("write log:PATH for the embedded log")),
+            Some(("sqs" | "sqs+https" | "firehose" | "s3" | "s3-events+sqs", _)) => {
+                Err(bad("this version has the embedded log and Kinesis; write log:PATH or kinesis://NAME"))
+            }
+            _ => Err(bad("write log:PATH for the embedded log, or kinesis://NAME")),
         }
     }
+}
+
+/// Names have 1 to 128 of these characters
+/// (<https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html>).
+fn is_kinesis_name(name: &str) -> bool {
+    let is_arn = name.starts_with("arn:") && name.contains(":kinesis:") && name.contains(":stream/");
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    is_arn || (1..=128).contains(&name.len()) && name.bytes().all(named)
 }
 
 /// Takes `LAKE/STREAM` apart; the last part is the stream.
@@ -55,6 +70,7 @@ impl fmt::Display for StreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Log(path) => write!(f, "log:{}", path.display()),
+            Self::Kinesis(name) => write!(f, "kinesis://{name}"),
             Self::Archive { lake, stream } => write!(f, "archive:{}/{stream}", lake.display()),
         }
     }
@@ -76,6 +92,21 @@ mod tests {
         check("log:", None);
         check("log://", None);
         check("kinesis://name", None);
+    }
+
+    #[test]
+    fn a_kinesis_stream_is_named_by_its_name_or_its_arn() {
+        let check = |url: &str, name: Option<&str>| {
+            let parsed = url.parse::<StreamUrl>().ok();
+            assert_eq!(parsed, name.map(|name| StreamUrl::Kinesis(name.to_owned())), "{url}");
+        };
+        check("kinesis://orders-2.x_y", Some("orders-2.x_y"));
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+        check(&format!("kinesis://{arn}"), Some(arn));
+        for bad in ["kinesis://", "kinesis://a/b", "kinesis://a b", "kinesis://arn:aws:sqs:us-east-1:1:q"] {
+            check(bad, None);
+        }
+        check(&format!("kinesis://{}", "x".repeat(129)), None);
     }
 
     #[test]

@@ -502,7 +502,8 @@ impl World {
             outputs,
             positions: None,
             seal: None,
-        };
+        }
+        .versioned();
         (cut, all_rows)
     }
 

@@ -93,7 +93,7 @@ fn add(batch: &RecordBatch, records: &mut GroupRecords) -> Result<(), ParquetErr
         let sequence = sequences.value(row).parse::<Sequence>().map_err(|_| foreign(SEQUENCE))?;
         let sub_sequence = u32::try_from(sub_sequences.value(row)).map_err(|_| foreign(SUB_SEQUENCE))?;
         Ok(Event {
-            position: Position { sequence, sub_sequence },
+            position: Position::new(sequence, sub_sequence),
             arrived_at: Timestamp::from_micros(arrivals.value(row)),
             partition_key: keys.get(row),
             payload: payloads.get(row),

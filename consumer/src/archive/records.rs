@@ -146,6 +146,7 @@ impl RecordBuffer {
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
         }
+        .versioned()
     }
 
     /// Reads a stretch of a shard again, whole.

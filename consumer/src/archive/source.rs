@@ -399,7 +399,7 @@ impl Source for ArchiveSource {
             return Err(Error::Ahead { shard: shard.clone(), after, newest });
         }
         if after == newest {
-            return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false });
+            return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false, complete_until: None });
         }
         let located = self.locate(lane, shard, after, end.table.committed).await;
         let cut = located.map_err(|error| self.failed(error))?;
@@ -415,6 +415,6 @@ impl Source for ArchiveSource {
         };
         let last = events.last().filter(|last| last.position < newest).map(|last| last.arrived_at);
         let behind_latest = end.newest_arrived_at.zip(last).map_or(Duration::ZERO, |(newest, last)| newest.since(last));
-        Ok(Read { events, behind_latest, ended: false })
+        Ok(Read { events, behind_latest, ended: false, complete_until: None })
     }
 }

@@ -228,7 +228,7 @@ impl Log {
             Some(last) => state.last_arrived_at.since(last.arrived_at),
             None => Duration::ZERO,
         };
-        Ok(Read { events: stretch, behind_latest, ended: false })
+        Ok(Read { events: stretch, behind_latest, ended: false, complete_until: None })
     }
 
     /// Returns the sequence number to read after, when it is one that this log gave and still has the successor of.

@@ -151,10 +151,11 @@ impl Writer {
         let appended = self.append(batches.into_iter().flatten().collect()).await;
         let mut replies = replies.into_iter();
         match appended {
-            Ok(Accepted { mut positions }) => {
+            Ok(Accepted { mut positions, .. }) => {
                 for (length, reply) in lengths.into_iter().zip(replies) {
                     let rest = positions.split_off(length);
-                    let _ = reply.send(Ok(Accepted { positions: std::mem::replace(&mut positions, rest) }));
+                    let positions = std::mem::replace(&mut positions, rest);
+                    let _ = reply.send(Ok(Accepted { positions, rejected: Vec::new() }));
                 }
                 Ok(())
             }
@@ -177,7 +178,7 @@ impl Writer {
         let ids: Vec<_> = (0..self.log.shard_count()).map(shard_id).collect();
         let position =
             |(shard, sequence): (u32, u64)| (ids[shard as usize].clone(), Position::of_record(sequence.into()));
-        Ok(Accepted { positions: places.into_iter().map(position).collect() })
+        Ok(Accepted { positions: places.into_iter().map(position).collect(), rejected: Vec::new() })
     }
 
     async fn retain(&mut self) {

@@ -170,6 +170,7 @@ impl Writer {
             positions: None,
             seal: None,
         }
+        .versioned()
     }
 
     fn cut(&self) -> Result<&Cut, String> {
