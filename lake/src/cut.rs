@@ -136,9 +136,9 @@ impl Cut {
     #[must_use]
     pub fn versioned(mut self) -> Self {
         let is_plain = |position: &Position| position.unmarked() == *position && *position != Position::SHARD_END;
-        let mut segments = self.segments.iter().flat_map(|segment| [&segment.from, &segment.to]);
-        let mut listed = self.positions.iter().flat_map(BTreeMap::values);
-        self.version = if !(segments.all(is_plain) && listed.all(is_plain)) {
+        let in_segments = self.segments.iter().all(|segment| is_plain(&segment.from) && is_plain(&segment.to));
+        let is_plain_all = in_segments && self.positions.iter().flat_map(BTreeMap::values).all(is_plain);
+        self.version = if !is_plain_all {
             MARK_VERSION
         } else if self.seal.is_some() {
             SEAL_VERSION

@@ -51,6 +51,7 @@ pub(crate) async fn open_with_archive(
 pub(crate) async fn open(url: &StreamUrl, log_map_size: Bytes) -> anyhow::Result<Arc<dyn Source>> {
     match url {
         StreamUrl::Log(path) => Ok(Arc::new(Log::open(path, LogOptions { map_bytes: log_map_size.as_usize() })?)),
+        StreamUrl::Kinesis(_) => Err(BadSetting::Other("this version cannot read Kinesis yet".into()).into()),
         StreamUrl::Archive { lake, stream } => {
             let name = stream.parse::<ArchiveName>().map_err(|error| BadSetting::Other(error.to_string()))?;
             let store = LakeStore::existing_on_disk(lake)?;
