@@ -91,7 +91,6 @@ mod tests {
         check("log:////data/stream", Some("//data/stream"));
         check("log:", None);
         check("log://", None);
-        check("kinesis://name", None);
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn what_does_not_belong_together_is_refused_with_the_way_out() {
     check(&["produce", "in.csv", "--to", "log:stream", "--key", "nope"], 1, "it has: a, t");
     check(&["consume", "--from", "log:nothing"], 1, "headwater produce FILE --to log:nothing");
     check(&["query", "SELECT 1", "--lake", "nothing"], 1, "headwater consume --lake");
-    check(&["produce", "in.csv", "--to", "kinesis://x"], 2, "log:PATH");
+    check(&["produce", "in.csv", "--to", "firehose://x"], 2, "log:PATH");
     check(&["produce", "in.csv", "--ratee", "5/s"], 2, "--rate");
     check(&["consume", "--flush-age", "soon"], 2, "--flush-age");
     produce(&place, "in.csv", &[]);
