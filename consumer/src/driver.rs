@@ -10,7 +10,8 @@
 //!        |                             | sealed     |
 //!        |                             v            v
 //!        +-----(another is live)---- wait ------> stop all lanes without a cut
-//!                                      | overdue: create the pointer, naming this generation; then recover
+//!        |                             | overdue: create the pointer, naming this generation; then recover
+//!        +-----(other lanes are asked for: each lane is closed by a last cut)
 //! ```
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use headwater_common::retry::Policy;
 use headwater_lake::commit::Standing;
 use headwater_lake::cutover::{CaughtUp, Positions};
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes::Current;
 use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::Source;
@@ -152,12 +154,14 @@ pub(crate) enum Ended {
     Moved,
     /// A candidate met a seal that it may not pass.
     Overtaken,
+    /// The lane is closed: those of the next set go on.
+    Closed,
 }
 
 impl Consumer {
     /// Consumes until the end that was asked for, or until `shutdown` turns true: then what is buffered is cut and
     /// committed. Follows the pointer: when it names another generation, goes on there, with that one's own pipeline
-    /// and positions.
+    /// and positions. When other lanes are asked for, closes those there are and goes on with the next set.
     ///
     /// # Errors
     /// The first error of a lane; the other lanes are shut down in order before it is returned.
@@ -168,9 +172,10 @@ impl Consumer {
                 self = self.moved_to(highest.generation).await?;
             }
             let now = self.clock.now();
-            let follower = Follower::new(Arc::clone(&self.generation), highest.number, now);
-            let ended = self.run_lanes(Standing::Live, Some(Arc::new(follower)), &shutdown).await?;
-            if ended != Ended::Moved {
+            let lanes = self.open_lanes().await?;
+            let follower = Follower::new(Arc::clone(&self.generation), highest.number, lanes.set.number, now);
+            let ended = self.run_lanes(Standing::Live, lanes, Some(Arc::new(follower)), &shutdown).await?;
+            if !matches!(ended, Ended::Moved | Ended::Closed) {
                 return Ok(());
             }
         }
@@ -186,11 +191,16 @@ impl Consumer {
         after: PointerNumber,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Option<CaughtUp>, Error> {
-        let ended = self.run_lanes(Standing::Candidate { after }, None, shutdown).await?;
+        let mut ended = Ended::Closed;
+        // What is left of a change of lanes is carried out on the way.
+        while ended == Ended::Closed {
+            let lanes = self.open_lanes().await?;
+            ended = self.run_lanes(Standing::Candidate { after }, lanes, None, shutdown).await?;
+        }
         Ok(match ended {
             Ended::Overtaken | Ended::Moved => Some(CaughtUp::Overtaken),
-            Ended::Done if *shutdown.borrow() => None,
-            Ended::Done => Some(CaughtUp::Reached),
+            Ended::Done | Ended::Closed if *shutdown.borrow() => None,
+            Ended::Done | Ended::Closed => Some(CaughtUp::Reached),
         })
     }
 
@@ -199,7 +209,7 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::run`].
     pub async fn finish(&self) -> Result<(), Error> {
-        for lane in self.generation.description.lane_set() {
+        for lane in self.open_lanes().await?.set.lanes() {
             let mut runner = LaneRunner::start(self.clone(), lane, Standing::Live, None).await?;
             runner.recover_writer().await?;
         }
@@ -209,20 +219,25 @@ impl Consumer {
     async fn run_lanes(
         &self,
         standing: Standing,
+        current: Current,
         follower: Option<Arc<Follower>>,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
         // When a lane fails or the pointer moves the others are told; `shutdown` is not ours to tell it with.
         let (tell_lanes, told) = watch::channel(Told::GoOn);
         let mut lanes = JoinSet::new();
-        for lane in self.generation.description.lane_set() {
+        for lane in current.set.lanes() {
             let runner = LaneRunner::start(self.clone(), lane, standing, follower.clone()).await?;
-            lanes.spawn(runner.run(Signals { shutdown: shutdown.clone(), told: told.clone() }));
+            lanes.spawn(
+                runner.closing(current.next.is_some()).run(Signals { shutdown: shutdown.clone(), told: told.clone() }),
+            );
         }
         let (mut ended, mut failure) = (Ended::Done, None);
         while let Some(joined) = lanes.join_next().await {
             match joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
                 Ok(Ended::Done) => {}
+                // The other lanes find out by themselves.
+                Ok(Ended::Closed) => ended = if ended == Ended::Done { Ended::Closed } else { ended },
                 Ok(left) => {
                     ended = left;
                     let _ = tell_lanes.send(Told::Leave);

@@ -245,7 +245,12 @@ impl EpochBuffer {
             return Ok((schema.clone(), false));
         }
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        let decoder = self.decoder.as_ref().expect("an epoch is proposed when there is something in it");
+        if self.decoder.is_none() {
+            // An epoch without events closes a lane before its tables exist.
+            let decoder = self.decoder_for(tables);
+            self.decoder = Some(decoder);
+        }
+        let decoder = self.decoder.as_ref().expect("there is one");
         let segments = self.segments.clone();
         if self.is_proposed || decoder.base_version() != base.map(|base| base.schema.version) {
             // Another writer changed the schema: decode as if it had been so from the beginning.
@@ -338,6 +343,7 @@ impl EpochBuffer {
             outputs,
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
+            closes: None,
         }
         .versioned()
     }

@@ -1,5 +1,7 @@
 //! One lane of a consumer: reads its shards in turn, decides when to cut, hands epochs to the commit protocol, waits in
-//! front of seals.
+//! front of seals, and closes the lane when others are to go on (`closing`).
+
+mod closing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,6 +69,8 @@ pub(crate) struct LaneRunner {
     first_read_at: Timestamp,
     last_read_at: Timestamp,
     encoded_ratio: f64,
+    /// Whether the lane has nothing to do but to be closed.
+    is_closing: bool,
 }
 
 impl LaneRunner {
@@ -131,13 +135,13 @@ impl LaneRunner {
             first_read_at: now,
             last_read_at: now,
             encoded_ratio: FIRST_RATIO,
+            is_closing: false,
         })
     }
 
     pub(crate) async fn run(mut self, mut signals: Signals) -> Result<Ended, Error> {
-        if let Reached::Blocked(seal) = self.recover_writer().await?
-            && let Some(ended) = self.unblock(seal, &mut signals).await?
-        {
+        let recovered = self.recover_writer().await?;
+        if let Some(ended) = self.unless_ready(recovered, &mut signals).await? {
             return Ok(ended);
         }
         self.count_what_is_to_read();
@@ -146,6 +150,9 @@ impl LaneRunner {
         }
         let mut pause = POLL_FIRST;
         loop {
+            if self.is_to_close() {
+                return self.close(&mut signals).await;
+            }
             if self.is_caught_up() {
                 if let Some(ended) = self.cut(Reason::Shutdown, &mut signals).await? {
                     return Ok(ended);
@@ -198,8 +205,8 @@ impl LaneRunner {
 
     /// Cuts what is buffered, and looks for the next pointer. Returns how the lane ends when it ends by that.
     async fn cut(&mut self, reason: Reason, signals: &mut Signals) -> Result<Option<Ended>, Error> {
-        if let Some(seal) = self.write(reason).await? {
-            return self.unblock(seal, signals).await;
+        if let Some(ended) = self.cut_and_wait(reason, signals).await? {
+            return Ok(Some(ended));
         }
         Ok(self.has_moved(true).await?.then_some(Ended::Moved))
     }
@@ -230,6 +237,7 @@ impl LaneRunner {
                 Unblock::MoveTo(_) => return Ok(Some(Ended::Moved)),
                 Unblock::Pass => match self.recover_writer().await? {
                     Reached::Ready(_) => return Ok(None),
+                    Reached::Closed(next) => return Ok(Some(self.closed_for(next))),
                     Reached::Blocked(next) if next != seal => (seal, since) = (next, self.consumer.clock.now()),
                     // The pointer has moved between the two looks.
                     Reached::Blocked(_) => {}
@@ -289,8 +297,8 @@ impl LaneRunner {
             tokio::time::sleep(pause).await;
         }
         let Some(shard) = self.shards.get((self.next + self.empty) % self.shards.len().max(1)) else {
-            // A lane without shards has nothing to do but to wait for the end.
-            return std::future::pending().await;
+            // A lane without shards waits for the end, and looks for news like every other.
+            return Ok(Found::Nothing);
         };
         let after = self.buffer.position(shard);
         // What is after the bound may be gone by now, and is not asked for.
@@ -356,12 +364,12 @@ impl LaneRunner {
             first_read_at: self.first_read_at,
             last_read_at: self.last_read_at,
         };
-        let lanes = self.consumer.generation.description.lanes as usize;
+        let lanes = self.lane.count as usize;
         policy::decide(&self.consumer.limits, lanes, &buffered, self.consumer.clock.now())
     }
 
-    /// Writes what is buffered as an epoch. Returns the seal that blocks the lane, if one does.
-    async fn write(&mut self, reason: Reason) -> Result<Option<PointerNumber>, Error> {
+    /// Writes what is buffered as an epoch. Returns what stops the lane, if something does.
+    async fn write(&mut self, reason: Reason) -> Result<Option<Reached>, Error> {
         if self.buffer.event_count() == 0 {
             return Ok(None);
         }
@@ -372,7 +380,7 @@ impl LaneRunner {
         self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
         let ready = match reached {
             Reached::Ready(ready) => ready,
-            Reached::Blocked(seal) => return Ok(Some(seal)),
+            stopped => return Ok(Some(stopped)),
         };
         if ready.positions.is_some() {
             tracing::warn!(lane = %self.lane, after = %ready.after, "another writer was faster; going on from the lake");

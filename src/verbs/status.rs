@@ -8,6 +8,7 @@ use headwater_common::position::{Position, ShardId};
 use headwater_common::quantity::Bytes;
 use headwater_lake::commit::{positions_after, read_cut};
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes;
 use headwater_lake::layout::{Epoch, Output};
 use headwater_lake::reading::{self, Totals};
 use headwater_lake::store::LakeStore;
@@ -101,7 +102,8 @@ async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Resul
         }
         None => BTreeMap::new(),
     };
-    for lane in open.description.lane_set() {
+    let current = lanes::current(open).await?;
+    for lane in current.set.lanes() {
         let committed = events.load(lane).await?.committed;
         let positions = positions_after(open, lane, committed).await?;
         let cut = if committed > Epoch(0) { read_cut(open, lane, committed).await? } else { None };
@@ -133,6 +135,8 @@ async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Resul
         "generation": open.description.number,
         "stream": open.description.stream,
         "pipeline": open.description.pipeline,
+        "lane_set": current.set.number,
+        "next_lanes": current.next.map(|next| next.count),
         "lanes": lanes,
         "events": totals_json(&totals),
         "dead_letters": totals_json(&letters),
@@ -205,6 +209,9 @@ fn text(document: &Value) -> String {
                 lane["lane"].as_str().unwrap_or_default(),
                 lane["epoch"]
             ));
+        }
+        if let Some(next) = table["next_lanes"].as_u64() {
+            line(format!("  these lanes are being closed; {next} others follow"));
         }
         line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
     }

@@ -38,7 +38,7 @@ fn cutover_and_rollback_lose_nothing_in_large_scopes() {
     holds_in_full("cutover and rollback, two consumers, a crash", &Kappa { consumers: 2, crashes: 1, ..ROLLBACK });
     let two = Kappa { tools: 2, ..ROLLBACK };
     holds_in_full("two cutovers at once, a consumer, a crash", &Kappa { crashes: 1, ..two });
-    holds_in_full("two cutovers at once, two consumers", &Kappa { consumers: 2, ..two });
+    holds_in_full("two cutovers at once, one lane, two consumers", &Kappa { consumers: 2, lanes: 1, ..two });
     holds_in_full("two cutovers and a rollback, one lane, two consumers", &Kappa { consumers: 2, ..TWO_TOOLS });
     holds_in_full("two cutovers and a rollback, one lane, a crash", &Kappa { crashes: 1, ..TWO_TOOLS });
     holds_in_full("cutover and rollback, two events a shard, a crash", &Kappa { events: 2, crashes: 1, ..ROLLBACK });

@@ -145,6 +145,7 @@ impl RecordBuffer {
             outputs: BTreeMap::from([(Output::Events, intent)]),
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
+            closes: None,
         }
         .versioned()
     }
@@ -337,7 +338,7 @@ mod tests {
             let events = numbers.map(|number| event(number, i64::try_from(number).unwrap())).collect();
             parts.add(ShardId::from(shard), from, events);
         }
-        let lane = Lane { index: 0, count: 1 };
+        let lane = Lane::of_first_set(0, 1);
         let keys = archive::partition_keys();
         let intents = |records: &Records| records.intents(lane, Epoch(1), &keys, 20);
         assert_eq!(intents(&whole), intents(&parts));
