@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r1_of_two_that_ask_at_once_the_first_says_what_the_set_is() {
+    async fn n1_of_two_that_ask_at_once_the_first_says_what_the_set_is() {
         let open = generation();
         assert_eq!(highest(&open).await.unwrap(), set(1, 2));
         assert_eq!(ask(&open, 2).await.unwrap(), Asked::AsBefore);

@@ -18,6 +18,7 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod relaning;
 mod replay;
 mod transform;
 

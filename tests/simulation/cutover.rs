@@ -34,7 +34,7 @@ fn run_all(seeds: &std::ops::Range<u64>) -> Statistics {
 }
 
 #[test]
-fn k1_to_k9_r1_to_r6_cutover_rollback_and_other_lanes_lose_and_double_no_event_whatever_happens() {
+fn k1_to_k9_n1_to_n6_cutover_rollback_and_other_lanes_lose_and_double_no_event_whatever_happens() {
     let seeds = crate::seeds();
     println!("seeds {seeds:?}");
     let total = run_all(&seeds);
@@ -43,7 +43,7 @@ fn k1_to_k9_r1_to_r6_cutover_rollback_and_other_lanes_lose_and_double_no_event_w
 }
 
 #[test]
-fn k1_r1_a_crash_before_and_after_every_single_action_of_a_cutover_or_a_change_of_lanes_changes_nothing() {
+fn k1_n1_a_crash_before_and_after_every_single_action_of_a_cutover_or_a_change_of_lanes_changes_nothing() {
     let mut crashes = 0;
     for seed in 0..ENUMERATED_SCHEDULES {
         for moment in [Moment::Before, Moment::After] {

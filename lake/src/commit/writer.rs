@@ -207,7 +207,7 @@ impl LaneWriter {
         let (mut versions, mut schemas) = (BTreeMap::new(), BTreeMap::new());
         if tables.values().any(Option::is_none) {
             let prepared = rows.propose(epoch, &tables).await?;
-            debug_assert!(prepared.cut.segments.is_empty(), "R3: a closing cut takes nothing");
+            debug_assert!(prepared.cut.segments.is_empty(), "N3: a closing cut takes nothing");
             versions.extend(prepared.cut.outputs.iter().map(|(output, intent)| (*output, intent.schema)));
             schemas = prepared.schemas;
         }

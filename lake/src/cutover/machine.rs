@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn r5_a_tool_that_finds_every_lane_closed_seals_those_of_the_next_set() {
+    fn n5_a_tool_that_finds_every_lane_closed_seals_those_of_the_next_set() {
         let next = Lane { set: LaneSetNumber(2), index: 0, count: 1 };
         let mut machine = started();
         machine.apply(Fact::CaughtUp);
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn r5_a_closed_lane_beside_a_sealed_one_needs_no_seal() {
+    fn n5_a_closed_lane_beside_a_sealed_one_needs_no_seal() {
         let mut machine = Machine::new(G2);
         let lanes = [0, 1].map(|index| Lane::of_first_set(index, 2));
         machine.apply(Fact::Start { highest: pointer(1, G1), lanes: lanes.to_vec() });

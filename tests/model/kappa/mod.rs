@@ -1,5 +1,5 @@
 //! Generations, their sets of lanes, and the pointers that say which generation is live; `docs/kappa.md`,
-//! `docs/INVARIANTS.md` K1 to K12. Consumers and tools are in `writer` and `tool`.
+//! `docs/INVARIANTS.md` K1 to K9 and N1 to N6. Consumers and tools are in `writer` and `tool`.
 //!
 //! A stream of two shards, whose events are all there from the beginning. A lane's commit is two steps, cut and
 //! transaction: that these are right is the business of `commit`. Rows are positions here: a cut takes the events of

@@ -28,7 +28,7 @@ fn recovered(events: u64, dead_letters: u64) -> Machine<()> {
 }
 
 #[test]
-fn r3_a_lane_whose_last_epoch_closes_it_is_over_for_who_comes_later() {
+fn n3_a_lane_whose_last_epoch_closes_it_is_over_for_who_comes_later() {
     let mut machine = recovered(7, 7);
     assert_eq!(machine.next(), Action::ReadCut(Epoch(7)));
     machine.apply(Fact::Cut(Some(Box::new(closing(7))))).unwrap();
@@ -36,7 +36,7 @@ fn r3_a_lane_whose_last_epoch_closes_it_is_over_for_who_comes_later() {
 }
 
 #[test]
-fn r3_a_closing_cut_that_one_output_lacks_is_committed_there_first() {
+fn n3_a_closing_cut_that_one_output_lacks_is_committed_there_first() {
     let mut machine = recovered(7, 6);
     assert_eq!(machine.next(), Action::ReadCut(Epoch(6)));
     machine.apply(Fact::Cut(Some(Box::new(empty(6))))).unwrap();
@@ -49,7 +49,7 @@ fn r3_a_closing_cut_that_one_output_lacks_is_committed_there_first() {
 }
 
 #[test]
-fn r3_who_closes_a_lane_publishes_nothing_behind_it() {
+fn n3_who_closes_a_lane_publishes_nothing_behind_it() {
     let mut machine = recovered(0, 0);
     assert_eq!(machine.next(), Action::ReadCut(Epoch(1)), "there is no last epoch");
     machine.apply(Fact::Cut(None)).unwrap();
@@ -65,7 +65,7 @@ fn r3_who_closes_a_lane_publishes_nothing_behind_it() {
 }
 
 #[test]
-fn r3_who_loses_an_epoch_to_a_closing_cut_finds_the_lane_over() {
+fn n3_who_loses_an_epoch_to_a_closing_cut_finds_the_lane_over() {
     let mut machine = recovered(0, 0);
     machine.apply(Fact::Cut(None)).unwrap();
     machine.apply(Fact::Resumed).unwrap();
