@@ -1,6 +1,6 @@
-//! Following the pointer: how a running consumer learns that another generation is live, or that other lanes are asked
-//! for, and what tells its lanes to stop. Safety does not rest on when it looks; a seal blocks who has not looked, and a
-//! closing cut fences.
+//! Following the pointer: how a running consumer learns that another generation is live, or that other lanes are
+//! asked for, and what tells its lanes to stop. Safety does not rest on when it looks; a seal blocks who has not
+//! looked, and a closing cut fences.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The cuts of another generation, in place of one's own limits: what they took together is taken together again.
 //!
 //! Relies on cuts never being deleted while their generation exists. Cuts that took nothing (seals, closing ones) are
-//! passed over. A generation whose lanes were changed has no cuts that another one of one set of lanes could follow: that
-//! is refused by who asks for such a rebuild.
+//! passed over. The cuts of a generation whose lanes were changed cannot be followed by one that has the same lanes
+//! from beginning to end: who asks for such a rebuild is refused.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! Proves after the fact that nothing vanished and nothing came twice.
 //!
 //! For each lane and epoch: the account balances; the segments join up with those before; every file of the cut is in
-//! its table with the rows the cut says, and every file of the table is named by a cut; lanes of a later set begin where
-//! those of the set before have ended, and nothing follows a cut that closes its lane. With `full`, the rows are read and their digest is compared. What was verified once is noted in the lake and not looked at again, unless
+//! its table with the rows the cut says, and every file of the table is named by a cut; lanes of a later set begin
+//! where those of the set before have ended, and nothing follows a cut that closes its lane. With `full`, the rows are
+//! read and their digest is compared. What was verified once is noted in the lake and not looked at again, unless
 //! asked for from the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,5 @@
-//! Cutover, rollback and other lanes, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
+//! Cutover, rollback and other lanes, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one
+//! again.
 
 use std::num::NonZero;
 

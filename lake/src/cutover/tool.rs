@@ -264,7 +264,7 @@ pub struct Published {
     pub committed: Epoch,
     /// The last epoch that has a cut.
     pub end: Epoch,
-    /// Whether one of those between takes events.
+    /// Whether one of those between is no seal: it takes events, or closes the lane.
     pub is_unfinished: bool,
 }
 

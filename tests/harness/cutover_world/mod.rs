@@ -4,14 +4,14 @@
 //! Events keep coming into two shards, two consumers and two tools work on three generations, somebody asks for other
 //! lanes now and then, and between any two actions one of them may crash, pause for any length while another takes its
 //! place (a zombie), lose an answer, or have it come true later. Nothing bounds pointers, sets or cuts. A schedule is a
-//! function of its seed. [`Sabotage`] takes one sentence of the protocol out at a time; the tests show that each of them
-//! is missed.
+//! function of its seed. [`Sabotage`] takes one sentence of the protocol out at a time; the tests show that each of
+//! them is missed.
 //!
 //! What is promised, and looked at after every action (`lake.rs`): readers of the live generation never lose sight of
 //! an event; nothing is published for readers in a generation that is left; a generation that is left has committed
 //! what it published; cuts join up, from one set of lanes to the next as well; nothing stands behind a closing cut. At
-//! the end of every schedule, with nothing but fair steps, every event is in the live generation once, for Delta readers
-//! and for listing readers, every consumer works there, and the lanes are those that were asked for last.
+//! the end of every schedule, with nothing but fair steps, every event is in the live generation once, for Delta
+//! readers and for listing readers, every consumer works there, and the lanes are those that were asked for last.
 
 mod actors;
 mod lake;
