@@ -19,6 +19,7 @@ use headwater_stream::StartAt;
 use crate::driver::{Consumer, Ended, Error, Until};
 use crate::epoch::{EpochBuffer, Settings as EpochSettings, Spilling, WindowRows};
 use crate::follow::{Follower, Signals, Told};
+use crate::lease::keeper::Board;
 use crate::metrics;
 use crate::policy::{self, Buffered, Reason};
 use crate::recorded::{NextCut, RecordedCuts};
@@ -67,6 +68,10 @@ pub(crate) struct LaneRunner {
     first_read_at: Timestamp,
     last_read_at: Timestamp,
     encoded_ratio: f64,
+    /// Where its epochs are noted, when lanes are shared.
+    board: Option<Arc<Board>>,
+    /// Another writer was faster, and lanes are shared.
+    is_fenced: bool,
 }
 
 impl LaneRunner {
@@ -131,7 +136,15 @@ impl LaneRunner {
             first_read_at: now,
             last_read_at: now,
             encoded_ratio: FIRST_RATIO,
+            board: None,
+            is_fenced: false,
         })
+    }
+
+    /// Makes it one that shares lanes with other workers: it notes its epochs, and ends when another writer was faster.
+    pub(crate) fn sharing(mut self, board: Option<Arc<Board>>) -> Self {
+        self.board = board;
+        self
     }
 
     pub(crate) async fn run(mut self, mut signals: Signals) -> Result<Ended, Error> {
@@ -200,6 +213,9 @@ impl LaneRunner {
     async fn cut(&mut self, reason: Reason, signals: &mut Signals) -> Result<Option<Ended>, Error> {
         if let Some(seal) = self.write(reason).await? {
             return self.unblock(seal, signals).await;
+        }
+        if self.is_fenced {
+            return Ok(Some(Ended::Fenced));
         }
         Ok(self.has_moved(true).await?.then_some(Ended::Moved))
     }
@@ -376,9 +392,11 @@ impl LaneRunner {
         };
         if ready.positions.is_some() {
             tracing::warn!(lane = %self.lane, after = %ready.after, "another writer was faster; going on from the lake");
+            self.is_fenced = self.board.is_some();
             self.resume(ready);
             return Ok(None);
         }
+        self.note(ready.after);
         let ledger = self.buffer.proposed().expect("what was written was proposed").clone();
         self.count(&ledger, buffered_bytes, took);
         let account = &ledger.account;
@@ -414,7 +432,14 @@ impl LaneRunner {
         }
     }
 
+    fn note(&self, epoch: Epoch) {
+        if let Some(board) = &self.board {
+            board.post(self.lane, epoch);
+        }
+    }
+
     fn resume(&mut self, ready: Ready) {
+        self.note(ready.after);
         if let Some(positions) = ready.positions {
             self.ended.clear();
             self.buffer.resume(positions);

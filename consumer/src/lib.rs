@@ -3,7 +3,8 @@
 //! In the order of the data: [`decode`] makes rows of events, or [`dead_letter`]s; [`transform`] makes the table's rows
 //! of those, with SQL and only with the feature `sql`; [`window`] says which rows belong together; [`epoch`] gathers
 //! them, beyond the budget in a [`spill`], and [`encode`]s them; [`policy`] says when to cut; the lake's commit protocol
-//! carries it out; [`driver`] runs it all, lane by lane (`lane`), and goes on in another generation when the pointer names one (`follow`).
+//! carries it out; [`driver`] runs it all, lane by lane (`lane`, `supervisor`), alone or with others ([`lease`]), and
+//! goes on in another generation when the pointer names one (`follow`).
 //! [`pipeline`] is what the rows are a function of, besides the log. For a rebuild, [`recorded`] cuts may say where
 //! epochs end, [`inference`] what the widest schema of a history is, and [`sample`] how fast it goes. [`archive`]
 //! keeps a stream's records as they are, and is read as that stream.
@@ -26,5 +27,6 @@ pub mod recorded;
 mod rows;
 pub mod sample;
 pub mod spill;
+mod supervisor;
 pub mod transform;
 pub mod window;

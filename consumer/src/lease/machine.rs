@@ -210,6 +210,11 @@ impl Machine {
         self.ending.get_or_insert(ending);
     }
 
+    /// Returns true once the worker was told to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Returns true once there is nothing left to do.
     pub fn is_closed(&self) -> bool {
         self.ending.is_some() && !self.says_farewell && self.mine.is_empty()
