@@ -164,6 +164,21 @@ impl Server {
         self.mended.forget_calls();
     }
 
+    /// Returns how many records all streams hold together.
+    pub fn records(&self) -> u64 {
+        self.mended.records()
+    }
+
+    /// Waits until all streams hold so many records together.
+    pub async fn until_records(&self, count: u64) {
+        self.mended.until(|mended| mended.records() >= count).await;
+    }
+
+    /// Waits until an operation was called so often.
+    pub async fn until_called(&self, operation: &str, count: u64) {
+        self.mended.until(|mended| mended.calls().get(operation).is_some_and(|calls| *calls >= count)).await;
+    }
+
     /// Returns what the server keeps, to look into it past its interface.
     pub fn store(&self) -> &Store {
         self.mended.store()
