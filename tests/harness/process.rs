@@ -153,6 +153,14 @@ impl Running {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Waits for the end, which must be a success.
+    pub fn succeed(mut self) {
+        // Its last line comes before it has ended: nobody waits for a process that waits for a reader.
+        let lines: Vec<String> = self.lines.iter().collect();
+        let status = self.child.wait().expect("wait for the command");
+        assert!(status.success(), "{status}:\n{}", lines.join("\n"));
+    }
+
     /// Waits for the end.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("wait for the command")
