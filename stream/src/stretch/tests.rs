@@ -151,7 +151,7 @@ async fn an_event_that_was_there_and_is_not_is_an_error() {
         assert!(matches!(error, Error::Ahead { .. }), "{error}");
         assert!(source.reads.lock().unwrap().is_empty(), "{newest}");
     };
-    // The stream's numbers say so, or it does: by a later event, by the shard's end, by being complete, again and again.
+    // The numbers say so, or the stream: by a later event, by the end, or by being complete again and again.
     check("2:0", vec![read(&[2], false, None), read(&[], false, None)]).await;
     check("0:0@9", vec![read(&[2, 4], false, None)]).await;
     check("0:0@9", vec![read(&[2], true, None)]).await;
