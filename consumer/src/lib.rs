@@ -18,6 +18,7 @@ pub mod epoch;
 mod follow;
 pub mod inference;
 mod lane;
+pub mod lease;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;
