@@ -9,6 +9,7 @@ mod mended;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
@@ -24,6 +25,9 @@ use self::mended::Mended;
 
 /// The region of every server of the tests.
 pub const REGION: &str = "us-east-1";
+
+/// How long something may take to come about that a test waits for.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// A running server. Ends when dropped.
 pub struct Server {
@@ -171,12 +175,16 @@ impl Server {
 
     /// Waits until all streams hold so many records together.
     pub async fn until_records(&self, count: u64) {
-        self.mended.until(|mended| mended.records() >= count).await;
+        let waiting = self.mended.until(|mended| mended.records() >= count);
+        let in_time = tokio::time::timeout(WAIT_MAX, waiting).await;
+        in_time.unwrap_or_else(|_| panic!("{} records of {count}, and no more come", self.records()));
     }
 
     /// Waits until an operation was called so often.
     pub async fn until_called(&self, operation: &str, count: u64) {
-        self.mended.until(|mended| mended.calls().get(operation).is_some_and(|calls| *calls >= count)).await;
+        let is_so = |mended: &Mended| mended.calls().get(operation).is_some_and(|calls| *calls >= count);
+        let in_time = tokio::time::timeout(WAIT_MAX, self.mended.until(is_so)).await;
+        in_time.unwrap_or_else(|_| panic!("{operation} was not called {count} times: {:?}", self.calls()));
     }
 
     /// Returns what the server keeps, to look into it past its interface.
