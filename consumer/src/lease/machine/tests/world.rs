@@ -214,7 +214,7 @@ impl World {
     /// Sends a write: it may be lost, or its answer, or it may come true after its worker has given up.
     fn send(&mut self, index: usize, write: Write, is_cut_off: bool) {
         let is_lossy = self.trouble != Trouble::Crashes && self.now < self.trouble_until;
-        if !is_cut_off && !(is_lossy && self.random.random_range(0..50) == 0) {
+        if !(is_cut_off || is_lossy && self.random.random_range(0..50) == 0) {
             let (at, began) = (self.within(1..20), self.clock(index));
             return self.schedule(at, Event::Write(index, write, began, true));
         }
