@@ -300,7 +300,9 @@ impl World {
         if self.now > self.trouble_until {
             return;
         }
-        let alive: Vec<_> = (0..self.workers.len()).filter(|index| self.workers[*index].is_alive).collect();
+        // Who leaves already does not count: somebody has to stay.
+        let stays = |worker: &Worker| worker.is_alive && worker.machine.ending.is_none();
+        let alive: Vec<_> = (0..self.workers.len()).filter(|index| stays(&self.workers[*index])).collect();
         let until = self.within(1_000..90_000);
         let Some(index) = alive.choose(&mut self.random).copied() else {
             return self.schedule(self.now + 1_000, Event::Trouble);
