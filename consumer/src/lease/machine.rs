@@ -123,9 +123,9 @@ impl Machine {
         &self.lanes
     }
 
-    /// Returns true when the rows are to be read now.
+    /// Returns true when the rows are to be read now; what was read is decided upon first.
     pub fn wants_look(&self, now: Moment) -> bool {
-        self.ending.is_none() && now >= self.look_due
+        self.ending.is_none() && !self.is_fresh && now >= self.look_due
     }
 
     /// Puts the next look off: this one failed.
