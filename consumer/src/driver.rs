@@ -178,13 +178,13 @@ impl Consumer {
         self.follow_pointer(None, shutdown).await
     }
 
-    /// Consumes as one of many workers, for ever: those lanes that the leases give to this one. At the shutdown its
-    /// leases are released, once the lanes have committed.
+    /// Consumes as one of many workers: those lanes that the leases give to this one. Where an end was asked for it ends
+    /// once every lane has come to it here, or is another worker's. Its leases are released once the lanes have
+    /// committed, also at the shutdown.
     ///
     /// # Errors
     /// As [`Consumer::run`]; also when the leases cannot be used.
     pub async fn share(self, leases: Leases, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        debug_assert_eq!(self.until, Until::Forever, "where the other lanes are is not known");
         self.follow_pointer(Some(leases), shutdown).await
     }
 

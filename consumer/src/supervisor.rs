@@ -104,12 +104,11 @@ impl<'a> Supervisor<'a> {
         self.failure.map_or(Ok(self.ended), Err)
     }
 
-    /// Runs those of these lanes that the leases give to this worker, until the shutdown, or until all lanes are to be
-    /// left.
+    /// Runs those of these lanes that the leases give to this worker, until the shutdown, until all lanes are to be left,
+    /// or, where there is an end, until each lane is at it here or is another worker's.
     pub(crate) async fn run_shared(mut self, lanes: Vec<Lane>, leases: &Leases) -> Result<Ended, Error> {
-        let (open, clock) = (self.consumer.generation.as_ref(), Arc::clone(&self.consumer.clock));
         let mut shared = Shared {
-            tenure: Tenure::begin(leases, open, &lanes, clock, self.consumer.seed),
+            tenure: Tenure::begin(self.consumer, leases, &lanes),
             hand_over: leases.timing.hand_over,
             told_ends: BTreeMap::new(),
             is_closing: false,
@@ -168,9 +167,8 @@ impl<'a> Supervisor<'a> {
         self.runs.insert(lane, Run { term, tell, task, ends_by: None });
     }
 
-    /// Takes that a run has ended, and returns which, and how; `None` when it was dropped. The first failure or move
-    /// ends the other runs.
-    fn note_end(&mut self, joined: Joined) -> (Lane, u64, Option<Ended>) {
+    /// Takes that a run has ended, and returns what a keeper is to be told. The first failure or move ends the others.
+    fn note_end(&mut self, joined: Joined) -> Event {
         let (id, result) = match joined {
             Ok((id, result)) => (id, Some(result)),
             Err(error) if error.is_cancelled() => (error.id(), None),
@@ -178,15 +176,15 @@ impl<'a> Supervisor<'a> {
         };
         let lane = self.runs.iter().find(|(_, run)| run.task.id() == id).map(|(lane, _)| *lane);
         let lane = lane.expect("every task is a run");
-        let term = self.runs.remove(&lane).expect("it was found there").term;
-        let ended = match result {
-            None => None,
+        let run = self.runs.remove(&lane).expect("it was found there");
+        let was_told = *run.tell.borrow() != Told::GoOn || *self.shutdown.borrow();
+        match result {
+            Some(Ok(Ended::Fenced)) => return Event::Fenced(lane, run.term),
+            Some(Ok(Ended::Done)) if !was_told => return Event::Finished(lane, run.term),
+            Some(Ok(Ended::Done)) | None => {}
             Some(Ok(ended)) => {
-                if !matches!(ended, Ended::Done | Ended::Fenced) {
-                    self.ended = ended;
-                    self.tell_all(Told::Leave);
-                }
-                Some(ended)
+                self.ended = ended;
+                self.tell_all(Told::Leave);
             }
             Some(Err(error)) => {
                 self.tell_all(Told::Cut);
@@ -194,28 +192,23 @@ impl<'a> Supervisor<'a> {
                     None => self.failure = Some(error),
                     Some(_) => tracing::error!(error = ?error, "another lane failed as well"),
                 }
-                Some(Ended::Done)
             }
-        };
-        (lane, term, ended)
+        }
+        Event::Stopped(lane, run.term)
     }
 
     /// Tells the keeper that a run has ended.
     async fn pass_on_end(&mut self, joined: Joined, shared: &mut Shared) {
-        let (lane, term, ended) = self.note_end(joined);
-        if ended != Some(Ended::Fenced) {
-            // What it had buffered and did not commit is waited for by nobody here.
-            self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
+        let event = self.note_end(joined);
+        if let Event::Stopped(lane, term) | Event::Fenced(lane, term) | Event::Finished(lane, term) = event {
+            shared.told_ends.insert(lane, term);
         }
+        // What it had buffered and did not commit is waited for by nobody here.
+        self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
         // Before the end of the run, so that its lane is not taken anew.
         if *self.shutdown.borrow() || self.failure.is_some() || self.ended != Ended::Done {
             self.close(shared).await;
         }
-        let event = match ended {
-            Some(Ended::Fenced) => Event::Fenced(lane, term),
-            _ => Event::Stopped(lane, term),
-        };
-        shared.told_ends.insert(lane, term);
         shared.tenure.tell(event).await;
     }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use headwater_common::clock::Clock;
 use headwater_common::outcome::{Again, Classified};
-use headwater_lake::generation::OpenGeneration;
 use headwater_lake::layout::{Epoch, Lane};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -54,6 +53,8 @@ pub(crate) enum Event {
     Stopped(Lane, u64),
     /// A run has ended because another writer was faster.
     Fenced(Lane, u64),
+    /// A run has come to its end.
+    Finished(Lane, u64),
     /// The worker ends, or leaves this set of lanes.
     Close(Ending),
 }
@@ -84,20 +85,19 @@ pub(crate) struct Tenure {
 }
 
 impl Tenure {
-    /// Begins to take lanes of a generation for a worker.
-    pub(crate) fn begin(
-        leases: &Leases,
-        open: &OpenGeneration,
-        lanes: &[Lane],
-        clock: Arc<dyn Clock>,
-        seed: u64,
-    ) -> Self {
+    /// Begins to take lanes of the consumer's generation.
+    pub(crate) fn begin(consumer: &Consumer, leases: &Leases, lanes: &[Lane]) -> Self {
+        let (open, is_bounded) = (&consumer.generation, consumer.until != Until::Forever);
         let (tell_orders, orders) = watch::channel(Orders::new());
         // A run ends once, and is told once more at most.
         let (tell_events, events) = mpsc::channel(2 * lanes.len() + 2);
         let board = Arc::new(Board::default());
-        let settings =
-            Settings { worker: leases.worker.clone(), max_leases: leases.max_leases, timing: leases.timing, seed };
+        let settings = Settings {
+            worker: leases.worker.clone(),
+            max_leases: leases.max_leases,
+            timing: leases.timing,
+            seed: consumer.seed,
+        };
         let key =
             |lane: &Lane| LeaseKey { table: open.table.clone(), generation: open.description.number, lane: *lane };
         let keeper = Keeper {
@@ -106,11 +106,12 @@ impl Tenure {
             machine: Machine::new(settings, lanes.iter().copied(), Moment(Duration::ZERO)),
             leases: leases.clone(),
             board: Arc::clone(&board),
-            clock,
+            clock: Arc::clone(&consumer.clock),
             began_at: Instant::now(),
             rows: BTreeMap::new(),
             events,
             orders: tell_orders,
+            is_bounded,
             is_checked: false,
             is_alone: false,
             ends_by: None,
@@ -155,6 +156,8 @@ struct Keeper {
     rows: BTreeMap<Lane, Row>,
     events: mpsc::Receiver<Event>,
     orders: watch::Sender<Orders>,
+    /// The worker ends by itself once all lanes have come to their end.
+    is_bounded: bool,
     /// The table holds nothing that is to be refused.
     is_checked: bool,
     /// The supervisor is gone.
@@ -198,6 +201,9 @@ impl Keeper {
             self.complain_or_fail(error)?;
         }
         for _ in 0..ROUNDS_MAX {
+            if self.is_bounded && self.machine.is_finished() {
+                self.machine.close(Ending::Release);
+            }
             let writes = self.machine.decide(self.now());
             self.publish();
             if writes.is_empty() {
@@ -232,6 +238,7 @@ impl Keeper {
         match event {
             Some(Event::Stopped(lane, term)) => self.machine.stopped(lane, term, now),
             Some(Event::Fenced(lane, term)) => self.machine.fenced(lane, term, now),
+            Some(Event::Finished(lane, term)) => self.machine.finished(lane, term, now),
             Some(Event::Close(ending)) => self.machine.close(ending),
             None => {
                 self.is_alone = true;

@@ -28,7 +28,7 @@ pub use store::LeaseStore;
 pub const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The shortest lease: a renewal, which comes three times in it, must have time for an answer that is late.
-pub const DURATION_MIN: Duration = Duration::from_secs(2);
+pub const DURATION_MIN: Duration = Duration::from_secs(1);
 
 /// What a worker shares lanes with.
 #[derive(Debug, Clone)]

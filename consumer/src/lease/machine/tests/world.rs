@@ -85,7 +85,7 @@ struct World {
 impl World {
     fn new(seed: u64, trouble: Trouble) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let count = random.random_range(1..=64);
+        let count: u32 = random.random_range(1..=64);
         let workers = random.random_range(1..=50);
         let trouble_until = random.random_range(60_000..400_000);
         let mut world = Self {
@@ -95,7 +95,7 @@ impl World {
             trouble_until,
             events: BTreeMap::new(),
             count: 0,
-            lanes: (0..count).map(|index| Lane { index, count }).collect(),
+            lanes: (0..count).map(|index| format!("{index}of{count}").parse().unwrap()).collect(),
             table: Table::default(),
             workers: Vec::new(),
             orphans: BTreeMap::new(),
