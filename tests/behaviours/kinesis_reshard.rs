@@ -122,7 +122,7 @@ impl World {
     }
 
     fn consumer(&self, worker: &str) -> Running {
-        let words = ["--lease-table", &self.lease_table, "--worker-id", worker];
+        let words = ["--lease-table", &self.lease_table, "--create-lease-table", "--worker-id", worker];
         Running::start(self.place.command(&[&CONSUME[..], &words].concat()))
     }
 

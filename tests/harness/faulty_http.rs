@@ -74,6 +74,8 @@ fn faults_of(operation: &str) -> &'static [Fault] {
         | "DescribeStreamSummary"
         | "DescribeLimits"
         | "DescribeStreamConsumer"
+        | "DescribeTable"
+        | "BatchGetItem"
         | "GetItem"
         | "PutItem"
         | "UpdateItem"
