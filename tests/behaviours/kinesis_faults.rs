@@ -19,7 +19,9 @@ use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
 use headwater_lake::generation::{self, Generation, StreamFacts};
 use headwater_lake::store::LakeStore;
-use headwater_stream::kinesis::{KinesisSink, KinesisSource, SinkOptions, SourceOptions, kpl};
+use headwater_stream::kinesis::kpl;
+use headwater_stream::kinesis::sink::{KinesisSink, SinkOptions};
+use headwater_stream::kinesis::source::{KinesisSource, SourceOptions};
 use headwater_stream::{Put, Sink, Source, StartAt};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -34,6 +36,8 @@ const BATCH: u64 = 250;
 const KEYS: u64 = 31;
 /// Rounds until each kind of fault was met.
 const ROUNDS_MAX: u64 = 30;
+/// Some forty events.
+const AGGREGATE_BYTES: usize = 4 * 1024;
 const EVENTS_AN_EPOCH: u64 = 170;
 
 /// Pauses of the lake, which has no trouble here.
@@ -67,14 +71,15 @@ impl World {
     }
 
     async fn sink(&self, http: &FaultyHttp, aggregate: bool) -> KinesisSink {
-        let options = SinkOptions { aggregate, ..SinkOptions::default() };
-        KinesisSink::open(self.server.client_through(http.clone()), "s", options, clock()).await.unwrap()
+        let aggregate_bytes = aggregate.then_some(AGGREGATE_BYTES);
+        let options = SinkOptions { aggregate_bytes, ..SinkOptions::default() };
+        KinesisSink::start(self.server.client_through(http.clone()), "s", options, SEED).await.unwrap()
     }
 
     async fn source(&self, http: &FaultyHttp, fan_out: Option<&str>) -> Arc<dyn Source> {
         let options = SourceOptions { fan_out: fan_out.map(str::to_owned) };
         let client = self.server.client_through(http.clone());
-        Arc::new(KinesisSource::open(client, "s", options, clock()).await.unwrap())
+        Arc::new(KinesisSource::open(client, "s", clock(), options).await.unwrap())
     }
 
     /// Puts events until each kind of fault was met, and returns how many.
@@ -245,6 +250,8 @@ async fn fm05_fm06_fm08_subscriptions_that_break_lose_nothing_while_the_stream_i
         sent += EVENTS_A_ROUND;
         world.consume(world.source(&http, Some("reader")).await).await;
     }
+    let happened = http.happened();
+    assert!(happened.keys().any(|(operation, _)| operation == "SubscribeToShard"), "{happened:?}");
     world.check(sent).await;
 }
 
