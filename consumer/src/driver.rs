@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use headwater_common::clock::Clock;
+use headwater_common::position::ShardId;
 use headwater_common::retry::Policy;
 use headwater_lake::commit::Standing;
 use headwater_lake::cutover::{CaughtUp, Positions};
@@ -72,9 +73,10 @@ pub struct Consumer {
 pub enum Until {
     /// Never.
     Forever,
-    /// When the positions are committed that were newest when it started.
+    /// When the positions are committed that were newest when it started, in the shards that there were then.
     CaughtUp,
-    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all. A mark
+    /// before every event asks for what arrived before its time.
     Reached(Positions),
 }
 
@@ -130,6 +132,17 @@ pub enum Error {
         /// Why not.
         #[source]
         source: FormError,
+    },
+    /// A shard is to be read in a run that ends before the end of its parent.
+    #[error(
+        "shard {shard} is asked for, and it follows the end of shard {parent}, which is not: name `{parent}=SHARD_END` \
+         as well"
+    )]
+    ParentLeftOut {
+        /// The shard.
+        shard: ShardId,
+        /// The parent.
+        parent: ShardId,
     },
     /// The lane is not where a recorded cut begins.
     #[error(
