@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use headwater_common::outcome::{Again, Classified, Effect};
-use headwater_common::position::{Position, ShardId};
+use headwater_common::position::{Position, Sequence, ShardId};
 
 /// An error of a stream.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,30 @@ pub enum Error {
         after: Position,
         /// The newest position there is.
         newest: Position,
+    },
+    /// The position is not one of this stream.
+    #[error(
+        "shard {shard} of {url} never gave the number {sequence}: this is another stream, of the same name perhaps. \
+        Begin a new table for it"
+    )]
+    ForeignPosition {
+        /// The stream.
+        url: String,
+        /// The shard.
+        shard: ShardId,
+        /// The number that was to be read after.
+        sequence: Sequence,
+        /// What the service said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// While it was read the stream was deleted, and another of its name was made.
+    #[error("{url} is no longer the stream {identity}: it was deleted and made anew. Begin a new table for it")]
+    Replaced {
+        /// The stream.
+        url: String,
+        /// What told it from others.
+        identity: String,
     },
     /// The stream has no such shard.
     #[error("there is no shard {shard} in {url}")]
