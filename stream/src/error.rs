@@ -217,11 +217,46 @@ pub enum Error {
         /// How far it was read.
         after: Position,
     },
+    /// There is no stream of that name.
+    #[error(
+        "there is no stream {url} in this account and region. Set AWS_REGION or AWS_PROFILE when it is elsewhere, or \
+        make it with `headwater produce FILE --to {url} --create --shards N`"
+    )]
+    NoSuchStream {
+        /// The stream's URL.
+        url: String,
+    },
+    /// A stream has no shard that takes records.
+    #[error("{url} has no open shard")]
+    NoOpenShard {
+        /// The stream's URL.
+        url: String,
+    },
+    /// A stream that was to be made is there, and is another.
+    #[error("{url} is there and {actual}, not {wanted}; leave --create out to use it as it is, or name another stream")]
+    OtherCapacity {
+        /// The stream's URL.
+        url: String,
+        /// What it has.
+        actual: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A stream did not come about in time.
+    #[error("{url} is {status}, after {seconds} s; look at it, and run again once it is ACTIVE")]
+    NotActive {
+        /// The stream's URL.
+        url: String,
+        /// Its status, as the service names it.
+        status: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// An earlier batch failed.
-    #[error("the log takes no more batches after one that failed: they would stand before it")]
+    #[error("the stream takes no more batches after one that failed: they would stand before it")]
     Stopped,
     /// The writer ended before it answered.
-    #[error("the log's writer stopped before it answered; whether the batch was written is unknown")]
+    #[error("the stream's writer stopped before it answered; whether the batch was written is unknown")]
     WriterGone,
 }
 
