@@ -279,10 +279,6 @@ impl Consumer {
         })
     }
 
-    pub(crate) fn stream_error(&self, source: headwater_stream::Error) -> Error {
-        Error::Stream { url: self.source.url(), source }
-    }
-
     pub(crate) fn lake_error(&self, source: headwater_lake::Error) -> Error {
         Error::Lake { table: self.generation.table.to_string(), source }
     }

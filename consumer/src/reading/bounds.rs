@@ -25,7 +25,7 @@ pub(super) struct Bounds {
 
 /// A shard is to be read, and its parent is not to be read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LeftOut {
+pub(crate) struct LeftOut {
     /// The shard.
     pub(super) shard: ShardId,
     /// The parent.
