@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use headwater_common::clock::Clock;
+use headwater_common::position::ShardId;
 use headwater_common::retry::Policy;
 use headwater_lake::commit::Standing;
 use headwater_lake::cutover::{CaughtUp, Positions};
@@ -74,9 +75,10 @@ pub struct Consumer {
 pub enum Until {
     /// Never.
     Forever,
-    /// When the positions are committed that were newest when it started.
+    /// When the positions are committed that were newest when it started, in the shards that there were then.
     CaughtUp,
-    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all. A mark
+    /// before every event asks for what arrived before its time.
     Reached(Positions),
 }
 
@@ -141,6 +143,17 @@ pub enum Error {
         /// Why not.
         #[source]
         source: lease::Error,
+    },
+    /// A shard is to be read in a run that ends before the end of its parent.
+    #[error(
+        "shard {shard} is asked for, and it follows the end of shard {parent}, which is not: name `{parent}=SHARD_END` \
+         as well"
+    )]
+    ParentLeftOut {
+        /// The shard.
+        shard: ShardId,
+        /// The parent.
+        parent: ShardId,
     },
     /// The lane is not where a recorded cut begins.
     #[error(
@@ -274,10 +287,6 @@ impl Consumer {
             let key = headwater_lake::layout::pointers(table);
             self.lake_error(headwater_lake::Error::Damaged { key, source: "the table has no pointer".into() })
         })
-    }
-
-    pub(crate) fn stream_error(&self, source: headwater_stream::Error) -> Error {
-        Error::Stream { url: self.source.url(), source }
     }
 
     pub(crate) fn lease_error(&self, source: lease::Error) -> Error {
