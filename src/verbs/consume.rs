@@ -101,10 +101,13 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
     })
 }
 
+/// Resolves the start once, for every shard there is: also for one that is closed, whose rest belongs to what was asked
+/// for. A shard that comes later is read from its first event, whatever the start says.
 async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
     let mut positions = BTreeMap::new();
     for shard in source.shards().await? {
-        // From the beginning means from wherever the beginning is when the first event is read.
+        // From the beginning means from wherever the beginning is when the first event is read. A stream without numbers
+        // says where other starts are by the time, which is stored and never asked for again.
         let position = source.resolve(&shard.id, start).await?;
         positions.insert(shard.id, position);
     }

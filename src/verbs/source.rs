@@ -40,7 +40,7 @@ pub(crate) async fn open_with_archive(
     let mut archived = Vec::new();
     for shard in archive.shards().await? {
         let from = archive.resolve(&shard.id, StartAt::TrimHorizon).await?;
-        let to = archive.resolve(&shard.id, StartAt::Latest).await?;
+        let to = archive.resolve(&shard.id, StartAt::Latest).await?.unmarked();
         archived.push(Coverage { name: archive.url(), shard: shard.id, from, to });
     }
     let joined = Arc::new(Joined::new(archive, Arc::clone(&stream)).await?);

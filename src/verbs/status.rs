@@ -12,6 +12,7 @@ use headwater_lake::layout::{Epoch, Output};
 use headwater_lake::reading::{self, Totals};
 use headwater_lake::store::LakeStore;
 use headwater_lake::table::DeltaLog;
+use headwater_replay::range::described;
 use headwater_stream::Source;
 use headwater_stream::embedded::{Log, Options as LogOptions};
 use headwater_stream::url::StreamUrl;
@@ -20,6 +21,9 @@ use serde_json::{Value, json};
 use crate::cli::{ReportFormat, Status};
 use crate::config::BadSetting;
 use crate::fullness;
+
+/// Shards of a lane that are shown to people although nothing is read of them now.
+const SHARDS_SHOWN_MAX: usize = 20;
 
 /// Shows streams and tables.
 pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
@@ -164,6 +168,20 @@ fn totals_json(totals: &Totals) -> Value {
     })
 }
 
+/// Returns the shards of a lane that are read to their end, or were quiet, for people.
+fn unusual_positions(lane: &Value) -> Vec<String> {
+    let positions = lane["positions"].as_object().into_iter().flatten();
+    let parsed = positions.filter_map(|(shard, text)| Some((shard, text.as_str()?.parse::<Position>().ok()?)));
+    let unusual: Vec<_> = parsed.filter(|(_, position)| !position.is_plain()).collect();
+    let shown = unusual.iter().take(SHARDS_SHOWN_MAX);
+    let mut lines: Vec<_> =
+        shown.map(|(shard, position)| format!("    shard {shard} read up to {}", described(*position))).collect();
+    if let Some(more) = unusual.len().checked_sub(SHARDS_SHOWN_MAX).filter(|more| *more > 0) {
+        lines.push(format!("    and {more} shards more, all in `--output json`"));
+    }
+    lines
+}
+
 fn text(document: &Value) -> String {
     let mut out = String::new();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
@@ -205,8 +223,22 @@ fn text(document: &Value) -> String {
                 lane["lane"].as_str().unwrap_or_default(),
                 lane["epoch"]
             ));
+            unusual_positions(lane).into_iter().for_each(&mut line);
         }
         line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_ended_or_were_quiet_are_said_in_words() {
+        let lane = json!({"positions": {"a": "7:1", "b": "SHARD_END", "c": "9:0@1763737200000000"}});
+        let expected =
+            ["    shard b read up to its end", "    shard c read up to 9:0 (quiet until 2025-11-21T15:00:00Z)"];
+        assert_eq!(unusual_positions(&lane), expected);
+    }
 }
