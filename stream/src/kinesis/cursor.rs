@@ -131,9 +131,14 @@ impl Cursor {
         self.behind = behind;
         match self.check {
             Check::Nothing => {}
-            Check::First(sequence) => match records.first() {
+            Check::First(sequence) => match records.iter().find(|record| record.sequence >= sequence) {
                 Some(first) if first.sequence == sequence => self.check = Check::Nothing,
                 Some(first) => return self.go_on_without_it(Position::of_record(first.sequence), facts),
+                // What stands before it tells nothing of it.
+                None if !records.is_empty() && token.is_some() => {
+                    self.continue_with(token, asked);
+                    return Ok(Vec::new());
+                }
                 None => {
                     self.tips_without_it += u32::from(complete_until.is_some());
                     if plan::is_gone(token.is_none(), self.tips_without_it) {
