@@ -12,6 +12,7 @@ mod faulty_store;
 mod golden;
 mod joined;
 mod kappa;
+mod kinesis_produce;
 mod main_job;
 mod memory;
 mod metrics;
