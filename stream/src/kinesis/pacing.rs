@@ -259,7 +259,7 @@ mod tests {
     fn map(ids: &[&str]) -> ShardMap {
         let shard =
             |(index, id): (usize, &&str)| OpenShard { id: (*id).into(), first: index as u128, last: index as u128 };
-        ShardMap::new(ids.iter().enumerate().map(shard).collect()).unwrap()
+        ShardMap::new(ids.iter().enumerate().map(shard).collect()).expect("there are shards")
     }
 
     #[test]

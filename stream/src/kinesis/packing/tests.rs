@@ -37,7 +37,8 @@ fn packer(options: Options, shards: u32) -> Packer {
 }
 
 fn put(key: &str, payload: impl Into<Vec<u8>>) -> Put {
-    Put { partition_key: key.to_owned().into(), payload: payload.into().into() }
+    let payload: Vec<u8> = payload.into();
+    Put { partition_key: key.to_owned().into(), payload: payload.into() }
 }
 
 fn sent(decision: Decision) -> Call {
