@@ -233,7 +233,7 @@ pub enum Error {
         url: String,
     },
     /// A stream that was to be made is there, and is another.
-    #[error("{url} is there and {actual}, not {wanted}; leave --create out to use it as it is, or name another stream")]
+    #[error("{url} is there and has {actual}, not {wanted}; leave --create out to use it as it is, or name another")]
     OtherCapacity {
         /// The stream's URL.
         url: String,

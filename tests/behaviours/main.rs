@@ -18,6 +18,7 @@ mod kinesis_faults;
 mod kinesis_reshard;
 mod kinesis_source;
 mod kpl;
+mod kinesis_produce;
 mod main_job;
 mod memory;
 mod metrics;

@@ -44,9 +44,9 @@ impl Capacity {
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shards(1) => f.write_str("of 1 shard"),
-            Self::Shards(shards) => write!(f, "of {shards} shards"),
-            Self::OnDemand => f.write_str("on demand"),
+            Self::Shards(1) => f.write_str("1 shard"),
+            Self::Shards(shards) => write!(f, "{shards} shards"),
+            Self::OnDemand => f.write_str("on-demand capacity"),
         }
     }
 }
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn a_stream_that_is_there_must_be_the_one_asked_for() {
         let actual = Capacity::of(Billing::Provisioned { shards: 2 });
-        assert_eq!((actual, actual.to_string().as_str()), (Capacity::Shards(2), "of 2 shards"));
-        assert_eq!(Capacity::of(Billing::OnDemand).to_string(), "on demand");
-        assert_eq!(Capacity::Shards(1).to_string(), "of 1 shard");
+        assert_eq!((actual, actual.to_string().as_str()), (Capacity::Shards(2), "2 shards"));
+        assert_eq!(Capacity::of(Billing::OnDemand).to_string(), "on-demand capacity");
+        assert_eq!(Capacity::Shards(1).to_string(), "1 shard");
     }
 }

@@ -1,9 +1,9 @@
 //! How fast records go to each shard: a bucket of tokens in bytes and one in records, full at first, that holds what
 //! the shard takes in a second.
 //!
-//! A token comes back one second after it was taken, not drop by drop: so no second of ours holds more than the shard
-//! takes, while a bucket that drips lets nearly twice as much through in its first second, which the service counts
-//! and refuses. When a shard throttles all the same (others write to it too), its buckets shrink to half, at most once
+//! A token comes back a good second after it was taken, not drop by drop: so no second of the service's holds more than
+//! the shard takes, also when one call was on its way for longer than the next. A bucket that drips lets nearly twice
+//! as much through in its first second, which the service counts and refuses. When a shard throttles all the same (others write to it too), its buckets shrink to half, at most once
 //! a second, never below a sixteenth, and grow back by a tenth a second.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +14,9 @@ use headwater_common::position::ShardId;
 use super::limits::{WRITE_BYTES_PER_SECOND, WRITE_RECORDS_PER_SECOND};
 use super::shard_map::ShardMap;
 
-/// How long a token is gone.
+/// How long a token is gone: a second, and what two calls differ in on their way.
+const GONE: Duration = Duration::from_millis(1_050);
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// All of a bucket; parts of it are thousandths.
@@ -104,7 +106,7 @@ impl Bucket {
         // What is larger than the bucket is owed: it comes back over several seconds.
         let size = self.size(now).bytes;
         let mut left = tokens;
-        let mut back_at = end_of_slot(now + SECOND);
+        let mut back_at = end_of_slot(now + GONE);
         loop {
             let part = Tokens { bytes: left.bytes.min(size), records: left.records };
             self.note(back_at, part);
@@ -112,7 +114,7 @@ impl Bucket {
             if left.bytes == 0 {
                 return;
             }
-            back_at += SECOND;
+            back_at += GONE;
         }
     }
 
@@ -257,18 +259,18 @@ mod tests {
     fn map(ids: &[&str]) -> ShardMap {
         let shard =
             |(index, id): (usize, &&str)| OpenShard { id: (*id).into(), first: index as u128, last: index as u128 };
-        ShardMap::new(ids.iter().enumerate().map(shard).collect()).unwrap()
+        ShardMap::new(ids.iter().enumerate().map(shard).collect()).expect("there are shards")
     }
 
     #[test]
-    fn a_bucket_is_full_at_first_and_full_again_a_second_after() {
+    fn a_bucket_is_full_at_first_and_full_again_a_good_second_after() {
         let mut pacing = Pacing::new(1, true, at(0));
         assert_eq!(pacing.left(0, at(0)), tokens(MIB, 1000));
         pacing.take(0, at(0), tokens(MIB, 10));
         pacing.take(0, at(500), tokens(0, 990));
-        assert_eq!(pacing.left(0, at(999)), tokens(0, 0));
-        assert_eq!(pacing.left(0, at(1000)), tokens(MIB, 10));
-        assert_eq!(pacing.left(0, at(1500)), tokens(MIB, 1000));
+        assert_eq!(pacing.left(0, at(1049)), tokens(0, 0));
+        assert_eq!(pacing.left(0, at(1050)), tokens(MIB, 10));
+        assert_eq!(pacing.left(0, at(1550)), tokens(MIB, 1000));
     }
 
     #[test]
@@ -286,7 +288,7 @@ mod tests {
             }
             now += 3;
         }
-        let within = |begin: u64| sent.iter().filter(move |(at, _)| (begin..begin + 1000).contains(at)).map(|(_, b)| b);
+        let within = |begin: u64| sent.iter().filter(move |(at, _)| (begin..begin + 1050).contains(at)).map(|(_, b)| b);
         for begin in 0..9_000 {
             assert!(within(begin).sum::<usize>() <= MIB, "the second from {begin}");
         }
@@ -299,10 +301,10 @@ mod tests {
         let mut pacing = Pacing::new(1, true, at(0));
         pacing.take(0, at(0), tokens(1, 1));
         assert!(!pacing.has(0, at(0), tokens(3 * MIB, 1)));
-        assert!(pacing.has(0, at(1000), tokens(3 * MIB, 1)));
-        pacing.take(0, at(1000), tokens(3 * MIB, 1));
-        assert!(!pacing.has(0, at(3999), tokens(1, 1)));
-        assert!(pacing.has(0, at(4000), tokens(1, 1)));
+        assert!(pacing.has(0, at(1050), tokens(3 * MIB, 1)));
+        pacing.take(0, at(1050), tokens(3 * MIB, 1));
+        assert!(!pacing.has(0, at(4199), tokens(1, 1)));
+        assert!(pacing.has(0, at(4200), tokens(1, 1)));
     }
 
     #[test]
@@ -311,11 +313,11 @@ mod tests {
         pacing.take(0, at(0), tokens(0, 400));
         pacing.take(0, at(300), tokens(0, 600));
         let mut ready_at = |now: u64, waiting: usize| pacing.ready_at(0, at(now), tokens(1, 1), tokens(10, waiting));
-        assert_eq!(ready_at(301, 1), at(1000));
-        assert_eq!(ready_at(301, 400), at(1000));
+        assert_eq!(ready_at(301, 1), at(1050));
+        assert_eq!(ready_at(301, 400), at(1050));
         // Half of what the shard takes in a second is worth a call.
-        assert_eq!(ready_at(301, 20_000), at(1300));
-        assert_eq!(ready_at(1300, 20_000), at(1300));
+        assert_eq!(ready_at(301, 20_000), at(1350));
+        assert_eq!(ready_at(1350, 20_000), at(1350));
     }
 
     #[test]

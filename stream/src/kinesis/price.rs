@@ -9,7 +9,7 @@ use super::tally::Way;
 pub const REGION: &str = "us-east-1";
 
 /// When the prices were noted.
-pub const AS_OF: &str = "November 2025";
+pub const AS_OF: &str = "2026";
 
 /// US dollars for a million PUT payload units of a provisioned stream.
 pub const USD_PER_MILLION_PAYLOAD_UNITS: f64 = 0.014;
