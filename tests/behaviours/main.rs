@@ -17,6 +17,8 @@ mod kappa;
 mod kinesis_faults;
 mod kinesis_reshard;
 mod kpl;
+mod lease_outage;
+mod leases;
 mod main_job;
 mod memory;
 mod metrics;
