@@ -163,9 +163,12 @@ pub struct Produce {
 /// Options of `consume`.
 #[derive(Debug, Args)]
 pub struct Consume {
-    /// The stream: log:PATH, or archive:LAKE/STREAM
+    /// The stream: log:PATH, kinesis://NAME, or archive:LAKE/STREAM
     #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
     pub from: StreamUrl,
+    /// Reads Kinesis by enhanced fan-out, as the registered consumer of that name; registers it if it is not there
+    #[arg(long, value_name = "CONSUMER")]
+    pub fan_out: Option<String>,
     /// The lake's folder
     #[arg(long, value_name = "PATH", default_value = "./data/lake")]
     pub lake: PathBuf,

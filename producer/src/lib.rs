@@ -13,6 +13,7 @@ pub mod metrics;
 mod ndjson_rows;
 pub mod pace;
 mod read_ahead;
+mod rejects;
 mod resume;
 pub mod rows;
 pub mod run;

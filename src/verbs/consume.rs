@@ -68,14 +68,14 @@ pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
 
 /// Opens the archive. Beside a table it has half of the memory, and its progress is not the one that is shown.
 async fn open_archive(options: &Consume, consumes: bool, progress: &Arc<Progress>) -> anyhow::Result<Archiver> {
-    let source = source::open(&options.from, options.log_map_size).await?;
+    let source = source::open_as(&options.from, options.log_map_size, options.fan_out.as_deref()).await?;
     let progress = if consumes { Arc::new(Progress::default()) } else { Arc::clone(progress) };
     archive::open(options, source, limits(options), progress).await
 }
 
 /// Opens the stream and the table, and refuses what does not belong together.
 pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
-    let source = source::open(&options.from, options.log_map_size).await?;
+    let source = source::open_as(&options.from, options.log_map_size, options.fan_out.as_deref()).await?;
     let store = LakeStore::on_disk(&options.lake)?;
     let pipeline = pipeline(options, &store).await?;
     let wanted = Generation::first(
@@ -106,10 +106,13 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
     })
 }
 
+/// Resolves the start once, for every shard there is: also for one that is closed, whose rest belongs to what was asked
+/// for. A shard that comes later is read from its first event, whatever the start says.
 async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
     let mut positions = BTreeMap::new();
     for shard in source.shards().await? {
-        // From the beginning means from wherever the beginning is when the first event is read.
+        // From the beginning means from wherever the beginning is when the first event is read. A stream without numbers
+        // says where other starts are by the time, which is stored and never asked for again.
         let position = source.resolve(&shard.id, start).await?;
         positions.insert(shard.id, position);
     }

@@ -50,7 +50,7 @@ pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
     if let Some(server) = metrics {
         server.stop().await?;
     }
-    let Report { rows, bytes, rejects, misfits, .. } = result?;
+    let Report { rows, bytes, bad: rejects, misfits, .. } = result?;
     let seconds = SystemClock.now().since(started_at).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = rows as f64 / seconds.max(0.001);

@@ -16,6 +16,7 @@ mod joined;
 mod kappa;
 mod kinesis_faults;
 mod kinesis_reshard;
+mod kinesis_source;
 mod kpl;
 mod lease_outage;
 mod leases;

@@ -136,7 +136,8 @@ impl EpochBuffer {
         Decoder::new(rules, schema.as_ref(), &[], digits, growing).accepting(planner)
     }
 
-    /// Decodes the segments once more, from the log. Waits while the log does not answer; what holds no events is skipped.
+    /// Decodes the segments once more, from the log. Waits while the log does not answer; a segment without events is
+    /// passed over.
     pub(super) async fn decode_again(
         &mut self,
         epoch: Epoch,

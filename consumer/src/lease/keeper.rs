@@ -28,6 +28,7 @@ use super::error::Error;
 use super::machine::{Answer, Course, Ending, Kind, Machine, Moment, Order, Settings, Write};
 use super::row::{LeaseKey, Row, check_keys};
 use super::store::{LeaseStore, Outcome};
+use crate::driver::{Consumer, Until};
 use crate::metrics;
 
 /// Writes that are under way at once.

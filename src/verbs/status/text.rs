@@ -2,8 +2,13 @@
 
 use std::fmt::Write;
 
+use headwater_common::position::Position;
 use headwater_common::quantity::Bytes;
+use headwater_replay::range::described;
 use serde_json::{Map, Value};
+
+/// Shards of a lane that are shown to people although nothing is read of them now.
+const SHARDS_SHOWN_MAX: usize = 20;
 
 /// Writes the document as lines.
 pub(super) fn text(document: &Value) -> String {
@@ -31,7 +36,10 @@ pub(super) fn text(document: &Value) -> String {
             number(&events["partitions"]),
             number(&letters["rows"])
         ));
-        table["lanes"].as_array().into_iter().flatten().for_each(|lane| line(lane_line(lane)));
+        for lane in table["lanes"].as_array().into_iter().flatten() {
+            line(lane_line(lane));
+            unusual_positions(lane).into_iter().for_each(&mut line);
+        }
         line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
     }
     out
@@ -89,11 +97,33 @@ fn lane_line(lane: &Value) -> String {
     text
 }
 
+/// Returns the shards of a lane that are read to their end, or were quiet, for people.
+fn unusual_positions(lane: &Value) -> Vec<String> {
+    let positions = lane["positions"].as_object().into_iter().flatten();
+    let parsed = positions.filter_map(|(shard, text)| Some((shard, text.as_str()?.parse::<Position>().ok()?)));
+    let unusual: Vec<_> = parsed.filter(|(_, position)| !position.is_plain()).collect();
+    let shown = unusual.iter().take(SHARDS_SHOWN_MAX);
+    let mut lines: Vec<_> =
+        shown.map(|(shard, position)| format!("    shard {shard} read up to {}", described(*position))).collect();
+    if let Some(more) = unusual.len().checked_sub(SHARDS_SHOWN_MAX).filter(|more| *more > 0) {
+        lines.push(format!("    and {more} shards more, all in `--output json`"));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn shards_that_ended_or_were_quiet_are_said_in_words() {
+        let lane = json!({"positions": {"a": "7:1", "b": "SHARD_END", "c": "9:0@1763737200000000"}});
+        let expected =
+            ["    shard b read up to its end", "    shard c read up to 9:0 (quiet until 2025-11-21T15:00:00Z)"];
+        assert_eq!(unusual_positions(&lane), expected);
+    }
 
     #[test]
     fn a_lane_tells_its_worker_and_its_lag() {

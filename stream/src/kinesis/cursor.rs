@@ -96,7 +96,7 @@ impl Cursor {
         self.token = None;
     }
 
-    /// Returns true when what follows the last answer is what is wanted next; else reading begins elsewhere, or is over.
+    /// Returns true when what follows the last answer is what is wanted next; else reading begins elsewhere, or ended.
     pub(super) fn goes_on(&self) -> bool {
         self.token.is_some()
     }
@@ -121,11 +121,12 @@ impl Cursor {
         Ok(Ask::Begin(begin))
     }
 
-    /// Takes up an answer and returns its records that are after the place, which moves behind them.
+    /// Takes up the answer to a request that began at a time, and returns its records that are after the place, which
+    /// moves behind them.
     ///
     /// # Errors
     /// When the record before the place is gone, and with it perhaps records after the place.
-    pub(super) fn admit(&mut self, answer: Answer, now: Instant, facts: Facts) -> Result<Vec<Record>, Trimmed> {
+    pub(super) fn admit(&mut self, answer: Answer, asked: Instant, facts: Facts) -> Result<Vec<Record>, Trimmed> {
         let Answer { mut records, token, behind, complete_until } = answer;
         self.behind = behind;
         match self.check {
@@ -138,7 +139,7 @@ impl Cursor {
                     if plan::is_gone(token.is_none(), self.tips_without_it) {
                         return self.go_on_without_it(Position::SHARD_END, facts);
                     }
-                    self.continue_with(token, now);
+                    self.continue_with(token, asked);
                     return Ok(Vec::new());
                 }
             },
@@ -159,14 +160,14 @@ impl Cursor {
         } else {
             self.note_complete_until(complete_until);
         }
-        self.continue_with(token, now);
+        self.continue_with(token, asked);
         Ok(records)
     }
 
-    fn continue_with(&mut self, token: Option<String>, now: Instant) {
+    fn continue_with(&mut self, token: Option<String>, asked: Instant) {
         self.begin = None;
         self.ended = token.is_none();
-        self.token = token.map(|token| (token, now));
+        self.token = token.map(|token| (token, asked));
     }
 
     /// The record before the place is gone.

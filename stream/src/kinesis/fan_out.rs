@@ -54,8 +54,14 @@ const TRANSIT_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Subscription {
     events: EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>,
-    /// When it was asked for, by the service's time, until its first event came.
-    new_since: Option<Timestamp>,
+    freshness: Freshness,
+}
+
+/// How old the events of a subscription can be. They tell no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Freshness {
+    /// When the subscription was asked for: all events are younger.
+    since: Timestamp,
     /// Whether the last event was waited for.
     waited: bool,
 }
@@ -127,11 +133,11 @@ pub(super) async fn subscribe(
         Ask::Begin(begin) => Some(*begin),
         Ask::Token(_) => None,
     };
-    let new_since = Some(stream.clock.now());
+    let freshness = Freshness { since: stream.clock.now(), waited: false };
     let call = stream.client.subscribe_to_shard().consumer_arn(consumer).shard_id(shard.as_str());
     let call = call.starting_position(starting_position(ask)).send();
     match tokio::time::timeout(SILENCE_MAX, call).await {
-        Ok(Ok(output)) => Ok(Box::new(Subscription { events: output.event_stream, new_since, waited: false })),
+        Ok(Ok(output)) => Ok(Box::new(Subscription { events: output.event_stream, freshness })),
         Ok(Err(error)) => Err(trouble(Request { stream, shard, operation: SUBSCRIBE, begin }, error).await),
         Err(_) => Err(Trouble::Later(broken(stream, "the subscription fell silent".into()))),
     }
@@ -164,7 +170,10 @@ pub(super) async fn receive(stream: &Stream, mut subscription: Box<Subscription>
             Err(_) => return Err(Trouble::Later(broken(stream, "the subscription fell silent".into()))),
         }
     };
-    let complete_until = complete_until(&mut subscription, asked_at, asked.elapsed(), event.millis_behind_latest);
+    let fresh_since = subscription.freshness.came(asked_at, asked.elapsed());
+    // An event with records may be one of many, whatever it says of what is behind it.
+    let at_tip = event.millis_behind_latest == 0 && event.records.is_empty();
+    let complete_until = at_tip.then_some(fresh_since);
     let token = way_on(&event);
     let millis_behind = event.millis_behind_latest;
     let (records, bytes) = take_over(stream, SUBSCRIBE, event.records)?;
@@ -181,22 +190,14 @@ fn way_on(event: &SubscribeToShardEvent) -> Option<String> {
     Some(event.continuation_sequence_number.clone()).filter(|number| !number.is_empty() && !closed)
 }
 
-/// Returns a time before which everything that arrived has come with this event. An event tells no time: the first one
-/// is younger than its subscription, and one that was waited for, like the one before it, has not been under way for
-/// long.
-fn complete_until(
-    subscription: &mut Subscription,
-    asked_at: Timestamp,
-    waited: Duration,
-    millis_behind: i64,
-) -> Option<Timestamp> {
-    let waited = waited >= FRESH_WAIT;
-    let fresh = match subscription.new_since.take() {
-        Some(since) => Some(since),
-        None => (waited && subscription.waited).then(|| asked_at.minus(TRANSIT_MAX)),
-    };
-    subscription.waited = waited;
-    fresh.filter(|_| millis_behind == 0)
+impl Freshness {
+    /// Returns a time that the event is younger than which came now, after having been waited for since `asked_at`. One
+    /// that was waited for, like the one before it, has not been under way for long.
+    fn came(&mut self, asked_at: Timestamp, waited: Duration) -> Timestamp {
+        let waited = waited >= FRESH_WAIT;
+        let is_fresh = std::mem::replace(&mut self.waited, waited) && waited;
+        if is_fresh { self.since.max(asked_at.minus(TRANSIT_MAX)) } else { self.since }
+    }
 }
 
 fn broken(stream: &Stream, source: Box<dyn std::error::Error + Send + Sync>) -> Box<Error> {
@@ -230,6 +231,22 @@ mod tests {
         check(std::slice::from_ref(&record), std::slice::from_ref(&child), "8", Some("8"));
         check(&[], std::slice::from_ref(&child), "8", None);
         check(&[record], &[child], "", None);
+    }
+
+    #[test]
+    fn an_event_that_may_have_waited_for_us_is_as_old_as_its_subscription() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let mut freshness = Freshness { since: at(100), waited: false };
+        let mut check = |asked: i64, waited_millis: u64, expect: i64| {
+            let since = freshness.came(at(asked), Duration::from_millis(waited_millis));
+            assert_eq!(since, at(expect), "asked at {asked}, waited {waited_millis} ms");
+        };
+        check(101, 5000, 100);
+        check(106, 5000, 104);
+        check(111, 0, 100);
+        check(111, 5000, 100);
+        check(116, 5000, 114);
+        check(101, 5000, 100);
     }
 
     #[test]

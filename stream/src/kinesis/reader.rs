@@ -39,6 +39,9 @@ const SOON: Duration = Duration::from_millis(50);
 /// A reader that was not asked for so long gives its memory to others that need it.
 const ABANDONED: Duration = Duration::from_secs(30);
 
+/// A request under way.
+type Request = Running<Result<Page, Trouble>>;
+
 /// What a step comes to.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -64,7 +67,7 @@ pub(super) struct ShardReader {
     subscription: Option<Box<Subscription>>,
     /// When one was asked for last.
     subscribed_at: Option<Instant>,
-    request: Option<Running<Result<Page, Trouble>>>,
+    request: Option<Request>,
     /// When the next request may be made.
     due: Instant,
     pace: Pace,
@@ -198,7 +201,7 @@ impl ShardReader {
     ) -> Result<(), Error> {
         let random = self.random.random();
         match result {
-            Ok(Ok(page)) => return self.admit(stream, page, now),
+            Ok(Ok(page)) => return self.admit(stream, page),
             Ok(Err(Trouble::Over)) => self.due = now,
             Ok(Err(Trouble::NotYet)) => self.due = now + NOT_YET_APART,
             Ok(Err(Trouble::Lost(error))) => {
@@ -227,11 +230,11 @@ impl ShardReader {
         Ok(())
     }
 
-    fn admit(&mut self, stream: &Stream, page: Page, now: Instant) -> Result<(), Error> {
+    fn admit(&mut self, stream: &Stream, page: Page) -> Result<(), Error> {
         let Page { answer, bytes, asked, subscription, room } = page;
         let is_idle = answer.records.is_empty() && answer.behind.is_zero();
         self.due = asked + self.pace.after_answer(bytes, is_idle);
-        match self.cursor.admit(answer, now, stream.facts()) {
+        match self.cursor.admit(answer, asked, stream.facts()) {
             Ok(records) => {
                 self.buffer.fill(records, Some(room));
                 self.subscription = subscription.filter(|_| self.cursor.goes_on());
@@ -258,7 +261,7 @@ impl ShardReader {
         Ok(self.request.as_ref().filter(|_| is_soon).map(Running::ready))
     }
 
-    fn start(&mut self, stream: &Arc<Stream>, now: Instant) -> Result<Option<Running<Result<Page, Trouble>>>, Error> {
+    fn start(&mut self, stream: &Arc<Stream>, now: Instant) -> Result<Option<Request>, Error> {
         let (stream, shard) = (Arc::clone(stream), self.shard.clone());
         if let Some(subscription) = self.subscription.take() {
             // It is in the service's hands when the next event comes.
@@ -275,7 +278,8 @@ impl ShardReader {
         {
             self.due = self.due.max(at + SUBSCRIBE_APART);
         }
-        let due = self.due.max(now);
+        self.due = self.due.max(now);
+        let due = self.due;
         self.subscribed_at = Some(due);
         Ok(Some(Running::start(async move {
             tokio::time::sleep_until(due).await;
