@@ -19,6 +19,8 @@ mod kinesis_reshard;
 mod kinesis_source;
 mod kpl;
 mod kinesis_produce;
+mod lease_outage;
+mod leases;
 mod main_job;
 mod memory;
 mod metrics;

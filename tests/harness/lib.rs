@@ -10,6 +10,7 @@ pub mod faulty_http;
 pub mod faulty_store;
 pub mod kinesis;
 pub mod lake;
+pub mod lease_contract;
 pub mod moto;
 pub mod process;
 pub mod python;

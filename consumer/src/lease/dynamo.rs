@@ -114,11 +114,16 @@ impl DynamoLeases {
         let timeouts = TimeoutConfig::builder().connect_timeout(attempt).operation_attempt_timeout(attempt).build();
         let settings = aws::load().await;
         let settings = Builder::from(&settings).timeout_config(timeouts).interceptor(CallCounter::default()).build();
-        let leases = Self {
-            client: Client::from_conf(settings),
-            table: opening.table,
-            random: Mutex::new(SmallRng::seed_from_u64(opening.seed)),
-        };
+        Self::open_with(Client::from_conf(settings), opening).await
+    }
+
+    /// Opens a lease table through a client, which should try once: what is tried again is decided here.
+    ///
+    /// # Errors
+    /// As [`DynamoLeases::open`].
+    pub async fn open_with(client: Client, opening: Opening) -> Result<Self, Error> {
+        let random = Mutex::new(SmallRng::seed_from_u64(opening.seed));
+        let leases = Self { client, table: opening.table, random };
         leases.prepare(opening.create).await?;
         Ok(leases)
     }
@@ -276,7 +281,7 @@ impl DynamoLeases {
         let Failure { code, effect, again } = aws::classify(&error);
         let hint = match code.as_str() {
             "ResourceNotFoundException" => Some("the table is gone; --create-lease-table makes one"),
-            "AccessDeniedException" => Some("docs/kinesis has the permissions that a worker needs"),
+            "AccessDeniedException" => Some("docs/aws/permissions.md names what a worker calls"),
             _ => None,
         };
         Error::Store { place: self.place(), operation, hint, effect, again, source: Box::new(error) }

@@ -202,15 +202,15 @@ impl Keeper {
             self.complain_or_fail(error)?;
         }
         for _ in 0..ROUNDS_MAX {
-            if self.is_bounded && self.machine.is_finished() {
-                self.machine.close(Ending::Release);
-            }
             let writes = self.machine.decide(self.now());
             self.publish();
-            if writes.is_empty() {
+            if !writes.is_empty() {
+                self.perform(writes).await?;
+            } else if self.is_bounded && !self.machine.is_ending() && self.machine.is_finished() {
+                self.machine.close(Ending::Release);
+            } else {
                 break;
             }
-            self.perform(writes).await?;
         }
         self.publish();
         if self.machine.has_namesake() {
