@@ -12,6 +12,7 @@ mod faulty_store;
 mod golden;
 mod joined;
 mod kappa;
+mod lineage;
 mod main_job;
 mod memory;
 mod metrics;
@@ -19,6 +20,10 @@ mod produce;
 mod readers;
 mod redo;
 mod replay;
+mod reshard;
+mod reshard_archive;
+mod reshard_random;
+mod reshard_replay;
 mod transform;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

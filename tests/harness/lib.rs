@@ -1,4 +1,5 @@
-//! What the tests share: the simulated world, the contract suite of streams, a stream that is archived, and the command as a process.
+//! What the tests share: the simulated world, the contract suite of streams, a stream that is archived or resharded, and
+//! the command as a process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
@@ -8,3 +9,4 @@ pub mod cutover_world;
 pub mod faulty_store;
 pub mod process;
 pub mod simulation;
+pub mod stream_world;
