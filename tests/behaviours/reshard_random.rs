@@ -122,7 +122,7 @@ proptest! {
 
     #[test]
     fn fm07_fm09_lanes_that_crash_and_race_lose_and_reorder_nothing_while_shards_split_and_merge(
-        has_numbers: bool,
+        has_numbers in any::<bool>(),
         lanes in 1_u32..5,
         steps in any_steps(),
     ) {
