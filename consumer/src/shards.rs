@@ -193,7 +193,7 @@ impl LaneShards {
         let waiting = lineage.waiting.iter().filter(|waiting| own.contains(&waiting.shard)).count();
         self.waits_elsewhere = !self.awaited_lanes(&self.listed, &lineage).is_empty();
         let has_changed = readable != self.readable;
-        if has_changed {
+        if has_changed && !self.readable.is_empty() {
             let lane = self.settings.lane;
             tracing::info!(%lane, shards = readable.len(), waiting, "the lane has other shards now");
         }

@@ -38,8 +38,9 @@ pub async fn of(stream: &dyn Source) -> Result<Vec<Coverage>, StreamError> {
     Ok(held)
 }
 
-/// Looks where a stream really begins that cannot name the position before its oldest event: it has lost something when
-/// that event is after one that a table has taken. `taken` are events that were there once, the earliest that are known.
+/// Looks where a stream really begins that cannot name the position before its oldest event: it has lost something
+/// when that event is after one that a table has taken. `taken` are events that were there once, the earliest that are
+/// known.
 ///
 /// # Errors
 /// When the stream does not answer.

@@ -118,8 +118,8 @@ impl Cutover {
         Err(Error::ShorterHistory { number, missing })
     }
 
-    /// Returns what a generation that was begun with the oldest event may lack, where sequence numbers do not tell which
-    /// one that was.
+    /// Returns what a generation that was begun with the oldest event may lack, where sequence numbers do not tell
+    /// which one that was.
     async fn perhaps_missing(&self, live: &OpenGeneration, begins: &Positions) -> Result<Vec<Stretch>, Error> {
         let taken = standing::first_taken(live).await?;
         let is_first = |began: Option<&Position>| began.is_none_or(|began| *began == Position::START);

@@ -198,24 +198,20 @@ impl Until {
                     continue;
                 }
             };
+            let is_closed = listed.iter().any(|child| child.parents.contains(&shard.id));
             let is_time = matches!(Bound::from(position), Bound::Before(_));
-            if !is_time || !is_closed(&listed, shard) {
-                positions.insert(shard.id.clone(), position);
-                continue;
-            }
-            let was_open = matches!(self, Self::At(_)) && has_events(source, shard, position).await?;
-            if was_open {
+            let goes_on = match self {
+                Self::At(_) if is_closed && is_time => has_events(source, shard, position).await?,
+                _ => false,
+            };
+            let end = if is_closed && is_time && !goes_on { Position::SHARD_END } else { position };
+            if is_closed && end != Position::SHARD_END {
                 left_open.insert(shard.id.clone());
             }
-            positions.insert(shard.id.clone(), if was_open { position } else { Position::SHARD_END });
+            positions.insert(shard.id.clone(), end);
         }
         Ok(positions)
     }
-}
-
-/// Returns true when a shard was split or merged: then others came of it.
-fn is_closed(listed: &[Shard], shard: &Shard) -> bool {
-    listed.iter().any(|child| child.parents.contains(&shard.id))
 }
 
 /// Returns true when a closed shard has events after a position.

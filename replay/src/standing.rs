@@ -54,8 +54,8 @@ pub async fn positions(generation: &OpenGeneration, counting: Counting) -> Resul
     furthest_after(generation, epochs).await
 }
 
-/// Returns for each shard the earliest event that a generation is known to have taken, up to the accuracy of its epochs.
-/// What a stream has lost of its history is told by events that were there once.
+/// Returns for each shard the earliest event that a generation is known to have taken, up to the accuracy of its
+/// epochs. What a stream has lost of its history is told by events that were there once.
 ///
 /// # Errors
 /// When the lake does not answer or a cut is damaged.

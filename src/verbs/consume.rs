@@ -111,8 +111,8 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
 async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
     let mut positions = BTreeMap::new();
     for shard in source.shards().await? {
-        // From the beginning means from wherever the beginning is when the first event is read. A stream without numbers
-        // says where other starts are by the time, which is stored and never asked for again.
+        // From the beginning means from wherever the beginning is when the first event is read. Where a stream without
+        // numbers says other starts are is a time, which is stored and never asked for again.
         let position = source.resolve(&shard.id, start).await?;
         positions.insert(shard.id, position);
     }

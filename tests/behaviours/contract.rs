@@ -16,23 +16,28 @@ use headwater_stream::kinesis::sink::{KinesisSink, SinkOptions};
 use headwater_stream::kinesis::source::{KinesisSource, SourceOptions};
 use headwater_stream::memory::MemoryLog;
 
+fn in_memory(log: MemoryLog) -> Stream {
+    let trimmed = log.clone();
+    Stream {
+        source: Arc::new(log.clone()),
+        sink: Arc::new(log),
+        forget_old: Box::new(move || {
+            trimmed.trim(0, 3);
+            ready(()).boxed()
+        }),
+        keep: Box::new(()),
+        can: Can::LOCAL,
+    }
+}
+
 #[tokio::test]
 async fn memory_log() {
-    suite(|shards, clock| async move {
-        let log = MemoryLog::new("test", shards, clock);
-        let trimmed = log.clone();
-        Stream {
-            source: Arc::new(log.clone()),
-            sink: Arc::new(log),
-            forget_old: Box::new(move || {
-                trimmed.trim(0, 3);
-                ready(()).boxed()
-            }),
-            keep: Box::new(()),
-            can: Can::LOCAL,
-        }
-    })
-    .await;
+    suite(|shards, clock| ready(in_memory(MemoryLog::new("test", shards, clock)))).await;
+}
+
+#[tokio::test]
+async fn memory_log_whose_shards_can_be_split() {
+    suite(|shards, clock| ready(in_memory(MemoryLog::reshardable("test", shards, clock)))).await;
 }
 
 async fn embedded(shards: u32, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Stream {

@@ -1,5 +1,5 @@
-//! What the tests share: the simulated world, the contract suite of streams, a stream that is archived, servers of
-//! AWS's interfaces and a line to them that fails as it is told, and the command as a process.
+//! What the tests share: the simulated worlds, the contract suite of streams, a stream that is archived or resharded,
+//! servers of AWS's interfaces and a line to them that fails as it is told, and the command as a process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
@@ -15,3 +15,4 @@ pub mod moto;
 pub mod process;
 pub mod python;
 pub mod simulation;
+pub mod stream_world;

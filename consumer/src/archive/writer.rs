@@ -2,8 +2,8 @@
 //!
 //! Guarantees: those of the consumer's driver; and the archive knows a shard before a cut names it. It is a driver of
 //! its own because it does less: an archive has one generation for ever, so there is no pointer to follow, nothing is
-//! decoded, nothing goes to disk early. What both do alike, reading shards in turn, deciding when to cut, committing, is
-//! the same code. Relies on nothing local.
+//! decoded, nothing goes to disk early. What both do alike, reading shards in turn, deciding when to cut, committing,
+//! is the same code. Relies on nothing local.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

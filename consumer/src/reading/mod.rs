@@ -24,8 +24,7 @@ use headwater_common::position::ShardId;
 use headwater_common::timestamp::Timestamp;
 use headwater_stream::{Error as StreamError, Shard, Source};
 
-use self::bounds::Bounds;
-pub(crate) use self::bounds::LeftOut;
+use self::bounds::{Bounds, LeftOut};
 use self::marks::Marks;
 use crate::driver::{Ended, Error, Progress, Until};
 use crate::follow::{Signals, Told};
@@ -290,16 +289,6 @@ impl Reader {
 /// before the error is told.
 pub(crate) async fn gather<G: Gatherer>(lane: &mut G, signals: &mut Signals) -> Result<Ended, Error> {
     loop {
-        if is_caught_up(lane) {
-            if let Some(ended) = cut(lane, Reason::Shutdown, signals).await? {
-                return Ok(ended);
-            }
-            // When another writer was faster, the positions are the lake's again.
-            if is_caught_up(lane) {
-                return Ok(Ended::Done);
-            }
-            continue;
-        }
         let (reader, positions) = lane.parts();
         if reader.shards.is_due() {
             let looked = signals.unless_stopped(reader.shards.look(positions)).await;
@@ -312,6 +301,16 @@ pub(crate) async fn gather<G: Gatherer>(lane: &mut G, signals: &mut Signals) -> 
                 finish(lane).await?;
                 return Err(error);
             }
+        }
+        if is_caught_up(lane) {
+            if let Some(ended) = cut(lane, Reason::Shutdown, signals).await? {
+                return Ok(ended);
+            }
+            // When another writer was faster, the positions are the lake's again.
+            if is_caught_up(lane) {
+                return Ok(Ended::Done);
+            }
+            continue;
         }
         let (reader, positions) = lane.parts();
         let was_idle = reader.is_idle();

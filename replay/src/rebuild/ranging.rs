@@ -1,5 +1,5 @@
-//! What a rebuild is asked for, in positions, and who has it: shards come and go between a plan and its run, and between
-//! the live generation's beginning and both.
+//! What a rebuild is asked for, in positions, and who has it: shards come and go between a plan and its run, and
+//! between the live generation's beginning and both.
 
 use headwater_common::position::{Position, ShardId};
 use headwater_consumer::driver::Error as ConsumerError;
@@ -125,8 +125,8 @@ impl Request {
         Ok(forgotten)
     }
 
-    /// Divides the range of a shard by who holds it. Where only the stream can tell whether it still has what comes next,
-    /// it is asked.
+    /// Divides the range of a shard by who holds it. Where only the stream can tell whether it still has what comes
+    /// next, it is asked.
     async fn divide(
         &self,
         shard: &ShardId,
