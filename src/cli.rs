@@ -120,7 +120,7 @@ pub struct Consume {
     /// How the table is partitioned by event time
     #[arg(long, value_name = "KEYS", default_value = "year,month,day")]
     pub partition_by: Partitioning,
-    /// Lanes of a table that does not exist yet
+    /// Lanes of the table; a table that has others goes on with so many. Unless given, a table keeps those it has
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub lanes: u32,
     /// Where a new table begins: trim-horizon, latest, or at:2026-11-21T00:00:00Z

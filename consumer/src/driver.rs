@@ -11,7 +11,8 @@
 //!        |                             | sealed     |
 //!        |                             v            v
 //!        +-----(another is live)---- wait ------> stop all lanes without a cut
-//!                                      | overdue: create the pointer, naming this generation; then recover
+//!        |                             | overdue: create the pointer, naming this generation; then recover
+//!        +-----(other lanes are asked for: each lane is closed by a last cut)
 //! ```
 
 use std::path::PathBuf;
@@ -25,12 +26,13 @@ use headwater_common::retry::Policy;
 use headwater_lake::commit::Standing;
 use headwater_lake::cutover::{CaughtUp, Positions};
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes::Current;
 use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::Source;
 use tokio::sync::watch;
 
-use crate::follow::Follower;
+use crate::follow::{Follower, is_true};
 use crate::lane::LaneRunner;
 use crate::lease::{self, Leases};
 use crate::pipeline::{FormError, Pipeline};
@@ -40,6 +42,9 @@ use crate::supervisor::Supervisor;
 
 /// How long a seal may block a lane before the consumer decides its pointer, unless told otherwise.
 pub const SEAL_WAIT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long apart a worker whose lanes are closed looks whether those of the others are as well.
+const LANES_POLL: Duration = Duration::from_secs(1);
 
 /// What the consumer is run with.
 #[derive(Clone)]
@@ -178,12 +183,14 @@ pub(crate) enum Ended {
     Moved,
     /// A candidate met a seal that it may not pass.
     Overtaken,
+    /// The lane is closed: those of the next set go on.
+    Closed,
 }
 
 impl Consumer {
     /// Consumes until the end that was asked for, or until `shutdown` turns true: then what is buffered is cut and
     /// committed. Follows the pointer: when it names another generation, goes on there, with that one's own pipeline
-    /// and positions.
+    /// and positions. When other lanes are asked for, closes those there are and goes on with the next set.
     ///
     /// # Errors
     /// The first error of a lane; the other lanes are shut down in order before it is returned.
@@ -202,16 +209,27 @@ impl Consumer {
     }
 
     async fn follow_pointer(mut self, leases: Option<Leases>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        let mut was_closed = false;
         loop {
             let highest = self.highest_pointer().await?;
             if highest.generation != self.generation.description.number {
                 self = self.moved_to(highest.generation).await?;
             }
             let now = self.clock.now();
-            let follower = Follower::new(Arc::clone(&self.generation), highest.number, now);
+            let current = self.open_lanes().await?;
+            if was_closed && current.next.is_some() && leases.is_some() {
+                // Other workers are closing theirs.
+                let mut told = shutdown.clone();
+                let waited = tokio::time::timeout(LANES_POLL, is_true(&mut told)).await;
+                if waited.is_ok() {
+                    return Ok(());
+                }
+            }
+            let follower = Follower::new(Arc::clone(&self.generation), highest.number, current.set.number, now);
             let follower = Some(Arc::new(follower));
-            let ended = self.run_lanes(Standing::Live, follower, leases.as_ref(), &shutdown).await?;
-            if ended != Ended::Moved {
+            let ended = self.run_lanes(Standing::Live, current, follower, leases.as_ref(), &shutdown).await?;
+            was_closed = ended == Ended::Closed;
+            if !matches!(ended, Ended::Moved | Ended::Closed) {
                 return Ok(());
             }
         }
@@ -227,11 +245,16 @@ impl Consumer {
         after: PointerNumber,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Option<CaughtUp>, Error> {
-        let ended = self.run_lanes(Standing::Candidate { after }, None, None, shutdown).await?;
+        let mut ended = Ended::Closed;
+        // What is left of a change of lanes is carried out on the way.
+        while ended == Ended::Closed {
+            let current = self.open_lanes().await?;
+            ended = self.run_lanes(Standing::Candidate { after }, current, None, None, shutdown).await?;
+        }
         Ok(match ended {
             Ended::Overtaken | Ended::Moved => Some(CaughtUp::Overtaken),
-            Ended::Done | Ended::Fenced if *shutdown.borrow() => None,
-            Ended::Done | Ended::Fenced => Some(CaughtUp::Reached),
+            Ended::Done | Ended::Fenced | Ended::Closed if *shutdown.borrow() => None,
+            Ended::Done | Ended::Fenced | Ended::Closed => Some(CaughtUp::Reached),
         })
     }
 
@@ -240,7 +263,7 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::run`].
     pub async fn finish(&self) -> Result<(), Error> {
-        for lane in self.generation.description.lane_set() {
+        for lane in self.open_lanes().await?.set.lanes() {
             let mut runner = LaneRunner::start(self.clone(), lane, Standing::Live, None).await?;
             runner.recover_writer().await?;
         }
@@ -250,12 +273,13 @@ impl Consumer {
     async fn run_lanes(
         &self,
         standing: Standing,
+        current: Current,
         follower: Option<Arc<Follower>>,
         leases: Option<&Leases>,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
-        let lanes = self.generation.description.lane_set().collect();
-        let supervisor = Supervisor::new(self, standing, follower, shutdown);
+        let lanes = current.set.lanes().collect();
+        let supervisor = Supervisor::new(self, standing, follower, shutdown).closing(current.next.is_some());
         match leases {
             None => supervisor.run_all(lanes).await,
             Some(leases) => supervisor.run_shared(lanes, leases).await,

@@ -366,6 +366,7 @@ impl EpochBuffer {
             outputs,
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
+            closes: None,
         }
         .versioned()
     }

@@ -1,39 +1,70 @@
-//! Following the pointer: how a running consumer learns that another generation is live, and what tells its lanes to
-//! stop. Safety does not rest on when it looks; a seal blocks who has not looked.
+//! Following the pointer: how a running consumer learns that another generation is live, or that other lanes are asked
+//! for, and what tells its lanes to stop. Safety does not rest on when it looks; a seal blocks who has not looked, and a
+//! closing cut fences.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::Error as LakeError;
 use headwater_lake::generation::OpenGeneration;
-use headwater_lake::layout::PointerNumber;
+use headwater_lake::lanes;
+use headwater_lake::layout::{LaneSetNumber, PointerNumber};
 use headwater_lake::pointer;
 use tokio::sync::watch;
 
-/// How long apart the lanes of an idle consumer look for the next pointer, all together: one small request each time.
+/// How long apart the lanes of an idle consumer look for the next pointer and the next set of lanes, all together: two
+/// small requests each time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks for the next pointer. The lanes of a consumer share one.
+/// Looks for the next pointer, and for the next set of lanes. The lanes of a consumer share one.
 #[derive(Debug)]
 pub(crate) struct Follower {
     generation: Arc<OpenGeneration>,
     /// The highest pointer that was read; it names the generation.
     known: AtomicU32,
+    /// The set of lanes that is worked on.
+    lanes: LaneSetNumber,
+    /// Whether there is a set after it.
+    has_next_lanes: AtomicBool,
     looked_at_micros: AtomicI64,
 }
 
 impl Follower {
-    /// Returns a follower that knows the pointer which names the generation.
-    pub(crate) fn new(generation: Arc<OpenGeneration>, known: PointerNumber, now: Timestamp) -> Self {
-        Self { generation, known: AtomicU32::new(known.0), looked_at_micros: AtomicI64::new(now.micros()) }
+    /// Returns a follower that knows the pointer which names the generation, and works on this set of its lanes.
+    pub(crate) fn new(
+        generation: Arc<OpenGeneration>,
+        known: PointerNumber,
+        lanes: LaneSetNumber,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            generation,
+            known: AtomicU32::new(known.0),
+            lanes,
+            has_next_lanes: AtomicBool::new(false),
+            looked_at_micros: AtomicI64::new(now.micros()),
+        }
     }
 
-    /// Looks now; true when another generation is live.
+    /// Returns true when one of the lanes has found that there is a next set.
+    pub(crate) fn knows_next_lanes(&self) -> bool {
+        self.has_next_lanes.load(Ordering::Relaxed)
+    }
+
+    /// There is a next set of lanes.
+    pub(crate) fn learn_next_lanes(&self) {
+        self.has_next_lanes.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks now; true when another generation is live. Learns by the way whether there is a next set of lanes.
     pub(crate) async fn has_moved(&self, now: Timestamp) -> Result<bool, LakeError> {
         self.looked_at_micros.store(now.micros(), Ordering::Relaxed);
+        if !self.knows_next_lanes() && lanes::after(&self.generation, self.lanes).await?.is_some() {
+            self.learn_next_lanes();
+        }
         let OpenGeneration { store, table, description } = self.generation.as_ref();
         let known = PointerNumber(self.known.load(Ordering::Relaxed));
         let Some(newer) = pointer::newer(store, table, known).await? else {
@@ -119,7 +150,7 @@ mod tests {
     use crate::pipeline::Pipeline;
 
     #[tokio::test]
-    async fn k7_a_consumer_looks_for_the_next_pointer_and_passes_those_that_name_its_generation() {
+    async fn k7_a_consumer_looks_for_the_next_pointer_and_for_the_next_lanes_and_passes_pointers_of_its_generation() {
         let store = LakeStore::on_store(Arc::new(InMemory::new()));
         let table = "t".parse().unwrap();
         let pipeline = Pipeline::default();
@@ -136,7 +167,8 @@ mod tests {
         let first = Pointer::first(GenerationNumber::FIRST);
         let create = async |pointer: &Pointer| pointer::create(&store, &generation.table, pointer).await.unwrap();
         create(&first).await;
-        let follower = Follower::new(Arc::clone(&generation), first.number, second(0));
+        let first_set = LaneSetNumber::FIRST;
+        let follower = Follower::new(Arc::clone(&generation), first.number, first_set, second(0));
         assert!(!follower.has_moved(second(0)).await.unwrap());
         let same = first.following(GenerationNumber::FIRST);
         create(&same).await;
@@ -144,5 +176,11 @@ mod tests {
         create(&same.following(GenerationNumber(2))).await;
         assert!(!follower.has_moved_at_times(second(0)).await.unwrap(), "it has just looked");
         assert!(follower.has_moved_at_times(second(1)).await.unwrap());
+        assert!(!follower.knows_next_lanes());
+        lanes::ask(&generation, 5).await.unwrap();
+        follower.has_moved_at_times(second(1)).await.unwrap();
+        assert!(!follower.knows_next_lanes(), "it has just looked");
+        follower.has_moved_at_times(second(2)).await.unwrap();
+        assert!(follower.knows_next_lanes());
     }
 }

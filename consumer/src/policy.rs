@@ -102,6 +102,8 @@ pub enum Reason {
     Mark,
     /// The end of the run.
     Shutdown,
+    /// The lane is to be closed, because other lanes were asked for.
+    LaneClosed,
     /// Another generation ended an epoch here.
     Recorded,
 }

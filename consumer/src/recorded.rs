@@ -1,6 +1,8 @@
 //! The cuts of another generation, in place of one's own limits: what they took together is taken together again.
 //!
-//! Relies on cuts never being deleted while their generation exists. Cuts that took nothing (seals) are passed over.
+//! Relies on cuts never being deleted while their generation exists. Cuts that took nothing (seals, closing ones) are
+//! passed over. A generation whose lanes were changed has no cuts that another one of one set of lanes could follow: that
+//! is refused by who asks for such a rebuild.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +46,7 @@ impl RecordedCuts {
     /// When the lake does not answer.
     pub async fn of(generation: OpenGeneration) -> Result<Self, LakeError> {
         let mut until = BTreeMap::new();
-        for lane in generation.description.lane_set() {
+        for lane in generation.description.first_lanes() {
             until.insert(lane, committed_everywhere(&generation, lane).await?);
         }
         Ok(Self { generation, until })
@@ -86,7 +88,7 @@ impl RecordedCuts {
     /// # Errors
     /// When the lake does not answer.
     pub async fn first_other(&self, follower: &OpenGeneration) -> Result<Option<(Lane, Epoch)>, LakeError> {
-        for lane in follower.description.lane_set() {
+        for lane in follower.description.first_lanes() {
             let until = self.until.get(&lane).copied().unwrap_or_default();
             let (mut own, mut recorded) = (Epoch(1), Epoch(1));
             while let Some(cut) = read_cut(follower, lane, own).await? {

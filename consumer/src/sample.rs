@@ -97,7 +97,7 @@ impl Sampler {
         EpochBuffer::new(Settings {
             source: Arc::clone(&self.source),
             generation: Arc::clone(&self.generation),
-            lane: Lane { index: 0, count: 1 },
+            lane: Lane::of_first_set(0, 1),
             pipeline: self.pipeline.clone(),
             // A sample is small: it stays in memory.
             spilling: Spilling { folder: self.spill_folder.clone(), from_bytes: usize::MAX, from_windows: usize::MAX },

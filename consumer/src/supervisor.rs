@@ -35,6 +35,8 @@ pub(crate) struct Supervisor<'a> {
     standing: Standing,
     follower: Option<Arc<Follower>>,
     shutdown: watch::Receiver<bool>,
+    /// Whether the lanes have nothing to do but to be closed.
+    closes_lanes: bool,
     runs: BTreeMap<Lane, Run>,
     tasks: JoinSet<Result<Ended, Error>>,
     ended: Ended,
@@ -86,11 +88,17 @@ impl<'a> Supervisor<'a> {
             standing,
             follower,
             shutdown: shutdown.clone(),
+            closes_lanes: false,
             runs: BTreeMap::new(),
             tasks: JoinSet::new(),
             ended: Ended::Done,
             failure: None,
         }
+    }
+
+    /// Makes it one that closes lanes for others, or leaves it as it is.
+    pub(crate) fn closing(self, closes_lanes: bool) -> Self {
+        Self { closes_lanes, ..self }
     }
 
     /// Runs these lanes until all have ended.
@@ -160,9 +168,10 @@ impl<'a> Supervisor<'a> {
         let (tell, told) = watch::channel(Told::GoOn);
         let (consumer, standing, follower) = (self.consumer.clone(), self.standing, self.follower.clone());
         let signals = Signals { shutdown: self.shutdown.clone(), told };
+        let closes_lanes = self.closes_lanes;
         let task = self.tasks.spawn(async move {
             let runner = LaneRunner::start(consumer, lane, standing, follower).await?;
-            runner.sharing(board).run(signals).await
+            runner.sharing(board).closing(closes_lanes).run(signals).await
         });
         self.runs.insert(lane, Run { term, tell, task, ends_by: None });
     }
@@ -182,6 +191,9 @@ impl<'a> Supervisor<'a> {
             Some(Ok(Ended::Fenced)) => return Event::Fenced(lane, run.term),
             Some(Ok(Ended::Done)) if !was_told => return Event::Finished(lane, run.term),
             Some(Ok(Ended::Done)) | None => {}
+            // The other lanes find out by themselves.
+            Some(Ok(Ended::Closed)) if self.ended == Ended::Done => self.ended = Ended::Closed,
+            Some(Ok(Ended::Closed)) => {}
             Some(Ok(ended)) => {
                 self.ended = ended;
                 self.tell_all(Told::Leave);

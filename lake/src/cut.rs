@@ -1,7 +1,8 @@
 //! The cut: the intent of an epoch, and the only thing the lake is a function of besides the log.
 //!
 //! The format is described in `docs/formats/cut.md`. Versions are frozen: version 2 adds the seal, and only seals are
-//! written as version 2, so that an epoch of events has the bytes it always had.
+//! written as version 2, so that an epoch of events has the bytes it always had; version 3 adds marks and shards' ends,
+//! version 4 the sets of lanes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use headwater_common::window::Start;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::RowDigest;
-use crate::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber};
+use crate::layout::{Epoch, GenerationNumber, Lane, LaneSetNumber, Output, PointerNumber};
 use crate::schema::SchemaVersion;
 
 /// The version of a cut that takes events.
@@ -20,8 +21,11 @@ pub const VERSION: u32 = 1;
 /// The version of a seal.
 pub const SEAL_VERSION: u32 = 2;
 
-/// The newest version of the format: that of a cut that names marks or shards' ends.
+/// The version of a cut that names marks or shards' ends.
 pub const MARK_VERSION: u32 = 3;
+
+/// The newest version of the format: that of a cut that closes its lane, and of every cut of a later set of lanes.
+pub const LANE_SET_VERSION: u32 = 4;
 
 /// A cut whose epoch is a multiple of this lists the positions of all shards, so that a restart reads few cuts however
 /// long a shard has been idle.
@@ -49,12 +53,17 @@ pub struct Cut {
     pub bytes: u64,
     /// The files of every output, and the schema they are encoded with.
     pub outputs: BTreeMap<Output, OutputIntent>,
-    /// Positions of all shards after this cut; present when the epoch is a multiple of [`POSITIONS_EVERY`].
+    /// Positions of all shards after this cut; present when the epoch is a multiple of [`POSITIONS_EVERY`],
+    /// and in a closing cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<BTreeMap<ShardId, Position>>,
     /// Set in a seal: an empty cut that ends the lane for the pointer of this number. See [`crate::commit::seal_state`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<PointerNumber>,
+    /// Set in a closing cut: an empty cut that is the lane's last, because lanes of this set go on where the lanes of
+    /// its own have ended. It is always the set after the lane's. See [`crate::lanes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes: Option<LaneSetNumber>,
 }
 
 /// What an epoch adds to one output.
@@ -90,7 +99,7 @@ pub enum ParseError {
     #[error("it is not the JSON of a cut")]
     Json(#[from] serde_json::Error),
     /// A format from the future.
-    #[error("it has format {found}, this version reads {MARK_VERSION}; upgrade headwater")]
+    #[error("it has format {found}, this version reads {LANE_SET_VERSION}; upgrade headwater")]
     UnknownVersion {
         /// The version it says.
         found: u32,
@@ -98,6 +107,9 @@ pub enum ParseError {
     /// A seal that takes something, or that says it is a cut without one.
     #[error("it is a seal and takes events, or has format 1, which knows no seals")]
     BadSeal,
+    /// A closing cut that takes something, or does not say which set is next, or where the shards stand.
+    #[error("it closes its lane, and takes events, names another set than the next one or lists no positions")]
+    BadClosing,
 }
 
 impl Cut {
@@ -110,13 +122,33 @@ impl Cut {
         schemas: &BTreeMap<Output, SchemaVersion>,
         positions: BTreeMap<ShardId, Position>,
     ) -> Self {
-        let (generation, lane, epoch) = place;
+        let listed = place.2.0.is_multiple_of(POSITIONS_EVERY).then_some(positions);
+        Self { seal: Some(seal), positions: listed, ..Self::empty(place, pipeline, schemas) }.versioned()
+    }
+
+    /// Returns the cut that closes a lane: nothing is taken, and `positions` is where the shards stand for good.
+    pub fn closing(
+        place: (GenerationNumber, Lane, Epoch),
+        pipeline: String,
+        schemas: &BTreeMap<Output, SchemaVersion>,
+        positions: BTreeMap<ShardId, Position>,
+    ) -> Self {
+        let closes = Some(place.1.set.next());
+        Self { closes, positions: Some(positions), ..Self::empty(place, pipeline, schemas) }.versioned()
+    }
+
+    /// Returns a cut that takes nothing.
+    fn empty(
+        (generation, lane, epoch): (GenerationNumber, Lane, Epoch),
+        pipeline: String,
+        schemas: &BTreeMap<Output, SchemaVersion>,
+    ) -> Self {
         let nothing = |output: Output| {
             let schema = schemas.get(&output).copied().unwrap_or(SchemaVersion::FIRST);
             (output, OutputIntent { schema, files: Vec::new() })
         };
         Self {
-            version: SEAL_VERSION,
+            version: VERSION,
             generation,
             lane,
             epoch,
@@ -125,10 +157,10 @@ impl Cut {
             account: Account::default(),
             bytes: 0,
             outputs: BTreeMap::from(Output::ALL.map(nothing)),
-            positions: epoch.0.is_multiple_of(POSITIONS_EVERY).then_some(positions),
-            seal: Some(seal),
+            positions: None,
+            seal: None,
+            closes: None,
         }
-        .versioned()
     }
 
     /// Returns the cut in the oldest version of the format that can say what it says, so that older readers go on
@@ -138,7 +170,9 @@ impl Cut {
         let is_plain = |position: &Position| position.unmarked() == *position && *position != Position::SHARD_END;
         let in_segments = self.segments.iter().all(|segment| is_plain(&segment.from) && is_plain(&segment.to));
         let is_plain_all = in_segments && self.positions.iter().flat_map(BTreeMap::values).all(is_plain);
-        self.version = if !is_plain_all {
+        self.version = if self.closes.is_some() || self.lane.set > LaneSetNumber::FIRST {
+            LANE_SET_VERSION
+        } else if !is_plain_all {
             MARK_VERSION
         } else if self.seal.is_some() {
             SEAL_VERSION
@@ -165,13 +199,19 @@ impl Cut {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
-        if !(VERSION..=MARK_VERSION).contains(&version) {
+        if !(VERSION..=LANE_SET_VERSION).contains(&version) {
             return Err(ParseError::UnknownVersion { found: version });
         }
         let cut: Self = serde_json::from_slice(bytes)?;
         let takes_events = !cut.segments.is_empty() || cut.outputs.values().any(|intent| !intent.files.is_empty());
         if cut.seal.is_some() && (takes_events || version < SEAL_VERSION) {
             return Err(ParseError::BadSeal);
+        }
+        if let Some(next) = cut.closes {
+            let is_whole = next == cut.lane.set.next() && cut.positions.is_some() && cut.seal.is_none();
+            if takes_events || !is_whole || version < LANE_SET_VERSION {
+                return Err(ParseError::BadClosing);
+            }
         }
         Ok(cut)
     }
@@ -206,7 +246,7 @@ mod tests {
         Cut {
             version: VERSION,
             generation: GenerationNumber(1),
-            lane: Lane { index: 0, count: 1 },
+            lane: Lane::of_first_set(0, 1),
             epoch: Epoch(1),
             pipeline: "00ff".into(),
             segments: vec![Segment { shard: "0".into(), from: at("0:0"), to: at("4:0") }],
@@ -219,11 +259,12 @@ mod tests {
             .into(),
             positions: None,
             seal: None,
+            closes: None,
         }
     }
 
     fn seal(epoch: u64) -> Cut {
-        let place = (GenerationNumber(1), Lane { index: 0, count: 1 }, Epoch(epoch));
+        let place = (GenerationNumber(1), Lane::of_first_set(0, 1), Epoch(epoch));
         let schemas = BTreeMap::from(Output::ALL.map(|output| (output, SchemaVersion(1))));
         let positions = BTreeMap::from([(ShardId::from("0"), "4:0".parse::<Position>().unwrap())]);
         Cut::sealing(PointerNumber(8), place, "00ff".into(), &schemas, positions)
@@ -259,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":4");
-        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 4 })));
+        let newer = String::from_utf8(example().to_bytes()).unwrap().replace("\"version\":1", "\"version\":5");
+        assert!(matches!(Cut::from_bytes(newer.as_bytes()), Err(ParseError::UnknownVersion { found: 5 })));
     }
 
     #[test]
@@ -275,5 +316,42 @@ mod tests {
         assert_eq!(String::from_utf8(cut.to_bytes()).unwrap(), golden);
         assert_eq!(Cut::from_bytes(golden.as_bytes()).unwrap(), cut);
         assert_eq!(example().versioned(), example(), "older readers read what they know");
+    }
+
+    fn closing(lane: Lane) -> Cut {
+        let schemas = BTreeMap::from(Output::ALL.map(|output| (output, SchemaVersion(1))));
+        let positions = BTreeMap::from([(ShardId::from("0"), "4:0".parse::<Position>().unwrap())]);
+        Cut::closing((GenerationNumber(1), lane, Epoch(2)), "00ff".into(), &schemas, positions)
+    }
+
+    #[test]
+    fn golden_bytes_of_version_4() {
+        let (cut, golden) = (closing(Lane::of_first_set(0, 1)), include_str!("../golden/cut-v4.json"));
+        assert_eq!(String::from_utf8(cut.to_bytes()).unwrap(), golden);
+        assert_eq!(Cut::from_bytes(golden.as_bytes()).unwrap(), cut);
+    }
+
+    #[test]
+    fn every_cut_of_a_later_set_has_the_version_that_knows_sets() {
+        let later = Lane { set: LaneSetNumber(2), index: 0, count: 1 };
+        assert_eq!(Cut { lane: later, ..example() }.versioned().version, LANE_SET_VERSION);
+        let place = (GenerationNumber(1), later, Epoch(1));
+        let seal = Cut::sealing(PointerNumber(8), place, "00ff".into(), &BTreeMap::new(), BTreeMap::new());
+        assert_eq!(seal.version, LANE_SET_VERSION);
+    }
+
+    #[test]
+    fn a_closing_cut_that_says_too_little_or_takes_events_is_refused() {
+        let good = closing(Lane::of_first_set(0, 1));
+        let bad = [
+            Cut { segments: example().segments, ..good.clone() },
+            Cut { positions: None, ..good.clone() },
+            Cut { closes: Some(LaneSetNumber(3)), ..good.clone() },
+            Cut { seal: Some(PointerNumber(8)), ..good.clone() },
+            Cut { version: MARK_VERSION, ..good },
+        ];
+        for cut in bad {
+            assert!(matches!(Cut::from_bytes(&cut.to_bytes()), Err(ParseError::BadClosing)), "{cut:?}");
+        }
     }
 }

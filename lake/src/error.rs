@@ -6,7 +6,7 @@ use object_store::path::Path;
 
 use crate::archive::ArchiveName;
 use crate::commit::Violation;
-use crate::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber, TableName};
+use crate::layout::{Epoch, GenerationNumber, Lane, LaneSetNumber, Output, PointerNumber, TableName};
 
 /// An error of a lake.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +195,18 @@ pub enum Error {
         table: TableName,
         /// The generation.
         generation: GenerationNumber,
+    },
+    /// Lanes were looked at that may not begin yet.
+    #[error(
+        "set {set} of the lanes of table {table}, generation {generation}, is not closed: the next one cannot begin"
+    )]
+    LanesNotClosed {
+        /// The table.
+        table: TableName,
+        /// The generation.
+        generation: GenerationNumber,
+        /// The set that is not closed.
+        set: LaneSetNumber,
     },
     /// The generation's outputs could not be brought up to date.
     #[error("cannot {action} generation {generation}")]

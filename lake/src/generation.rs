@@ -36,7 +36,7 @@ pub struct Generation {
     pub pipeline_hash: String,
     /// How the tables are partitioned.
     pub partition_by: Partitioning,
-    /// How many lanes there are.
+    /// How many lanes the first set has; see [`crate::lanes`] for those that followed.
     pub lanes: u32,
     /// What tells the stream from every other.
     pub stream: String,
@@ -107,10 +107,11 @@ impl PartitionKey {
 }
 
 impl Generation {
-    /// Returns the lanes.
-    pub fn lane_set(&self) -> impl Iterator<Item = Lane> {
+    /// Returns the lanes that the generation was made with. Those of an archive stay so; a table may have gone on with
+    /// others, see [`crate::lanes`].
+    pub fn first_lanes(&self) -> impl Iterator<Item = Lane> {
         let count = self.lanes;
-        (0..count).map(move |index| Lane { index, count })
+        (0..count).map(move |index| Lane::of_first_set(index, count))
     }
 
     /// Returns the bytes that are stored.

@@ -4,6 +4,7 @@
 //! <lake>/<table>/_pointer/00000007.json
 //! <lake>/<table>/g00003/_generation.json
 //! <lake>/<table>/g00003/_rebuild.json
+//! <lake>/<table>/g00003/_lanes/00000002.json, 00000002.begins.json
 //! <lake>/<table>/g00003/_delta_log/
 //! <lake>/<table>/g00003/_cuts/<lane>/00000000000000000042.json
 //! <lake>/<table>/g00003/year=2026/month=11/day=21/<lane>-<epoch>-<part>.parquet
@@ -38,9 +39,17 @@ pub struct GenerationNumber(pub u32);
 #[serde(transparent)]
 pub struct PointerNumber(pub u32);
 
-/// A lane's number, and how many lanes its set has. Its name carries both.
+/// The number of a set of lanes of a generation: 1, 2, 3 … without a gap. The description says what set 1 is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LaneSetNumber(pub u32);
+
+/// A lane's set, its number in there, and how many lanes the set has. Its name carries all three: `0of4` is of set 1,
+/// `0of8s2` of set 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
+    /// Its set. Lanes of a later set begin where those of the set before have ended.
+    pub set: LaneSetNumber,
     /// 0 to `count - 1`.
     pub index: u32,
     /// Lanes in the set.
@@ -157,9 +166,40 @@ impl fmt::Display for GenerationNumber {
     }
 }
 
+impl LaneSetNumber {
+    /// The set that a generation is made with.
+    pub const FIRST: Self = Self(1);
+
+    /// Returns the number after this one: the set whose lanes begin where these end.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// Returns the number before this one; `None` for the first set.
+    pub fn before(self) -> Option<Self> {
+        (self > Self::FIRST).then(|| Self(self.0 - 1))
+    }
+}
+
+impl fmt::Display for LaneSetNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Lane {
+    /// Returns a lane of the set that a generation is made with.
+    pub const fn of_first_set(index: u32, count: u32) -> Self {
+        Self { set: LaneSetNumber::FIRST, index, count }
+    }
+}
+
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}of{}", self.index, self.count)
+        write!(f, "{}of{}", self.index, self.count)?;
+        // Lanes had no sets once: those of the first keep their names.
+        if self.set == LaneSetNumber::FIRST { Ok(()) } else { write!(f, "s{}", self.set) }
     }
 }
 
@@ -167,10 +207,17 @@ impl FromStr for Lane {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError { text: text.to_owned(), wanted: "a lane such as 0of1" };
-        let (index, count) = text.split_once("of").ok_or_else(error)?;
-        let lane = Self { index: index.parse().map_err(|_| error())?, count: count.parse().map_err(|_| error())? };
-        if lane.index < lane.count { Ok(lane) } else { Err(error()) }
+        let error = || ParseError { text: text.to_owned(), wanted: "a lane such as 0of1 or 0of4s2" };
+        let number = |digits: &str| digits.parse::<u32>().map_err(|_| error());
+        let (index, rest) = text.split_once("of").ok_or_else(error)?;
+        let (count, set) = match rest.split_once('s') {
+            Some((count, set)) => (count, LaneSetNumber(number(set)?)),
+            None => (rest, LaneSetNumber::FIRST),
+        };
+        let lane = Self { set, index: number(index)?, count: number(count)? };
+        // Only what is written that way is a lane: `0of4s1` and `00of4` are nobody's.
+        let is_lane = lane.index < lane.count && lane.set >= LaneSetNumber::FIRST && lane.to_string() == text;
+        if is_lane { Ok(lane) } else { Err(error()) }
     }
 }
 
@@ -257,6 +304,21 @@ pub fn rebuild_file(table: &TableName, number: GenerationNumber) -> Path {
     Path::from(format!("{table}/{number}/_rebuild.json"))
 }
 
+/// Returns the key of the description of a set of lanes. Set 1 has none: the generation's says what it is.
+pub fn lane_set(table: &TableName, number: GenerationNumber, set: LaneSetNumber) -> Path {
+    Path::from(format!("{table}/{number}/_lanes/{:08}.json", set.0))
+}
+
+/// Returns the key of where the lanes of a later set begin.
+pub fn lane_set_beginning(table: &TableName, number: GenerationNumber, set: LaneSetNumber) -> Path {
+    Path::from(format!("{table}/{number}/_lanes/{:08}.begins.json", set.0))
+}
+
+/// Returns the folder with the descriptions of the later sets of lanes.
+pub fn lane_sets(table: &TableName, number: GenerationNumber) -> Path {
+    Path::from(format!("{table}/{number}/_lanes"))
+}
+
 /// Returns the key of a commit in a table's Delta log.
 pub fn delta_commit(table: &TableName, output: Output, number: GenerationNumber, version: u64) -> Path {
     Path::from(format!("{}/{number}/_delta_log/{version:020}.json", output.folder(table)))
@@ -309,18 +371,35 @@ mod tests {
     fn s1_s9_keys_differ_by_lane_epoch_window_and_part() {
         let keys = PartitionKey::of(&"year,month,day".parse().unwrap(), |_| false);
         let window = |text: &str| Start(text.parse().unwrap());
-        let lane = Lane { index: 0, count: 2 };
+        let lane = Lane::of_first_set(0, 2);
         let key = |window, lane, epoch, part| data_file(&keys, window, lane, Epoch(epoch), part);
         let day = window("2026-11-21T00:00:00Z");
         assert_eq!(key(day, lane, 42, 0), "year=2026/month=11/day=21/0of2-42-0.parquet");
         assert_eq!(epoch_of(&key(day, lane, 42, 0)), Some((lane, Epoch(42))));
         let others = [
             key(window("2026-11-22T00:00:00Z"), lane, 42, 0),
-            key(day, Lane { index: 1, count: 2 }, 42, 0),
+            key(day, Lane::of_first_set(1, 2), 42, 0),
+            key(day, Lane { set: LaneSetNumber(2), ..lane }, 42, 0),
             key(day, lane, 43, 0),
             key(day, lane, 42, 1),
         ];
         assert!(others.iter().all(|other| *other != key(day, lane, 42, 0)));
+    }
+
+    #[test]
+    fn a_lane_is_named_with_its_set_and_the_first_one_as_before() {
+        let later = Lane { set: LaneSetNumber(2), index: 7, count: 8 };
+        for (lane, name) in [(Lane::of_first_set(0, 4), "0of4"), (later, "7of8s2")] {
+            assert_eq!(lane.to_string(), name);
+            assert_eq!(name.parse::<Lane>().unwrap(), lane);
+            assert_eq!(serde_json::to_string(&lane).unwrap(), format!("\"{name}\""));
+            let file = data_file(&[], Start("2026-11-21T00:00:00Z".parse().unwrap()), lane, Epoch(9), 0);
+            assert_eq!(epoch_of(&file), Some((lane, Epoch(9))));
+        }
+        for text in ["", "of", "0of0", "4of4", "00of4", "0of4s1", "0of4s0", "0of4s", "0of4s02", "0of+4", "0of4s2s2"] {
+            assert!(text.parse::<Lane>().is_err(), "{text}");
+        }
+        assert!(Lane::of_first_set(3, 4) < later, "the earlier set first");
     }
 
     #[test]

@@ -107,6 +107,23 @@ impl DeltaLog {
         Ok(Table { committed, snapshot: Some(Arc::new(state)) })
     }
 
+    /// Reads the last committed epoch of each of these lanes in the table's newest snapshot; 0 while there is none.
+    ///
+    /// # Errors
+    /// As [`DeltaLog::load`].
+    pub async fn committed(&self, lanes: &[Lane]) -> Result<Vec<(Lane, Epoch)>, Error> {
+        let snapshot = self.snapshot().await?;
+        let mut committed = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let epoch = match &snapshot {
+                Some(snapshot) => self.transaction_version(snapshot, *lane).await?,
+                None => Epoch(0),
+            };
+            committed.push((*lane, epoch));
+        }
+        Ok(committed)
+    }
+
     /// Reads the table's newest snapshot; `None` when the table does not exist yet.
     ///
     /// # Errors

@@ -2,10 +2,11 @@
 //!
 //! For each lane and epoch: the account balances; the segments join up with those before, also over marks, and nothing
 //! follows a shard's end; every file of the cut is in its table with the rows the cut says, and every file of the table
-//! is named by a cut. With `full`, the rows are read and their digest is compared. What was verified once is noted in
-//! the lake and not looked at again, unless asked for from the beginning.
+//! is named by a cut; lanes of a later set begin where those of the set before have ended, and nothing follows a cut that
+//! closes its lane. With `full`, the rows are read and their digest is compared. What was verified once is noted in the
+//! lake and not looked at again, unless asked for from the beginning.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use headwater_common::accounts::Account;
 use headwater_common::position::{Position, Segment, ShardId};
@@ -18,6 +19,7 @@ use crate::cut::{Cut, FileIntent};
 use crate::digest::RowHasher;
 use crate::error::Error;
 use crate::generation::OpenGeneration;
+use crate::lanes;
 use crate::layout::{self, Epoch, Lane, Output};
 use crate::reading;
 use crate::table::DeltaLog;
@@ -73,6 +75,10 @@ pub async fn verify(generation: &OpenGeneration, options: Options) -> Result<Rep
             if options.from_beginning { Epoch(0) } else { resume_point(generation, lane, options.full).await? };
         lanes.insert(lane, LaneRange { start, committed: committed(generation, lane).await? });
     }
+    let sets: BTreeSet<_> = lanes.keys().map(|lane| lane.set).collect();
+    for set in sets {
+        report.problems.extend(lanes::wrong_beginning(generation, set).await?);
+    }
     // Listed after the epochs were read, so that every file of those epochs is in the list.
     let mut unclaimed = files_between(generation, &lanes).await?;
     if generation.table.is_archive() {
@@ -80,7 +86,11 @@ pub async fn verify(generation: &OpenGeneration, options: Options) -> Result<Rep
     }
     for (lane, range) in &lanes {
         report.lanes += 1;
-        let mut positions = positions_after(generation, *lane, range.start.min(range.least())).await?;
+        let mut positions = match positions_after(generation, *lane, range.start.min(range.least())).await {
+            // It is among the problems.
+            Err(Error::LanesNotClosed { .. }) => BTreeMap::new(),
+            positions => positions?,
+        };
         let most = range.committed.values().max().copied().unwrap_or_default();
         if most.0 > range.least().0 + 1 {
             report.problems.push(format!("lane {lane}: one output is at epoch {most}, another at {}", range.least()));
@@ -94,6 +104,9 @@ pub async fn verify(generation: &OpenGeneration, options: Options) -> Result<Rep
                 report.problems.push(format!("lane {lane}: the cut of epoch {number} is missing"));
                 continue;
             };
+            if cut.closes.is_some() && number < most.0 {
+                report.problems.push(format!("lane {lane}: epoch {number} closes it, and is not its last one"));
+            }
             verify_epoch(generation, &cut, range, &mut positions, &mut unclaimed, options.full, &mut report).await?;
         }
     }

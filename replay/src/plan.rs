@@ -83,7 +83,7 @@ pub async fn plan(request: &Request, means: Means) -> Result<Plan, Error> {
     let gap_free = request.live.description.gap_free;
     let count = |stretches: &[Stretch]| gap_free.then(|| stretches.iter().map(Stretch::events).sum());
     let events: Option<u64> = count(&range.stretches);
-    let lanes_at_once = request.lanes.min(means.lanes_at_once_max).max(1);
+    let lanes_at_once = range.lanes.min(means.lanes_at_once_max).max(1);
     Ok(Plan {
         table: request.live.table.to_string(),
         stream: request.stream.url(),

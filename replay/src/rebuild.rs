@@ -17,7 +17,8 @@ use headwater_consumer::policy::Limits;
 use headwater_consumer::recorded::RecordedCuts;
 use headwater_lake::cutover::CaughtUp;
 use headwater_lake::generation::{self, Generation, OpenGeneration, StreamFacts};
-use headwater_lake::layout::{self, GenerationNumber, Output, PointerNumber};
+use headwater_lake::lanes;
+use headwater_lake::layout::{self, GenerationNumber, LaneSetNumber, Output, PointerNumber};
 use headwater_lake::pointer;
 use headwater_lake::store::Create;
 use headwater_lake::table::DeltaLog;
@@ -65,8 +66,8 @@ pub struct Request {
     pub live: OpenGeneration,
     /// How events become rows.
     pub pipeline: Pipeline,
-    /// Lanes of a new generation.
-    pub lanes: u32,
+    /// Lanes of a new generation; as many as the live one has unless told otherwise.
+    pub lanes: Option<u32>,
     /// How a new generation begins.
     pub beginning: Beginning,
     /// Where it begins.
@@ -82,6 +83,8 @@ pub struct Request {
 pub struct Range {
     /// The unfinished generation that the run goes on with.
     pub resumed: Option<OpenGeneration>,
+    /// Lanes of the generation.
+    pub lanes: u32,
     /// Where a new generation begins.
     pub start: Positions,
     /// Where reading begins.
@@ -130,7 +133,7 @@ impl Request {
     }
 
     /// Refuses what does not belong together.
-    fn check(&self) -> Result<(), Error> {
+    async fn check(&self) -> Result<(), Error> {
         let live = &self.live.description;
         let (expected, actual) = (live.stream.clone(), self.source.identity().0);
         if expected != actual {
@@ -145,8 +148,17 @@ impl Request {
             let difference = live.difference(&self.pipeline.canonical());
             return refused(format!("they were made by another pipeline:\n{difference}"));
         }
-        if self.lanes != live.lanes {
-            return refused(format!("they are of {} lanes, not of {}", live.lanes, self.lanes));
+        let lanes = lanes::highest(&self.live).await?;
+        if lanes.number > LaneSetNumber::FIRST {
+            let changes = lanes.number.0 - 1;
+            return refused(format!(
+                "its lanes were changed {changes} times, to {} in the end, and a rebuild has the same lanes from \
+                 beginning to end; leave out --same-cuts",
+                lanes.count
+            ));
+        }
+        if let Some(asked) = self.lanes.filter(|asked| *asked != lanes.count) {
+            return refused(format!("they are of {} lanes, not of {asked}", lanes.count));
         }
         if self.since != Since::Generation || self.until != Until::Now {
             return refused("they say themselves from where to where".to_owned());
@@ -169,7 +181,7 @@ impl Request {
             let description = &found.description;
             let is_same = description.pipeline_hash == self.pipeline.hash()
                 && description.stream == self.live.description.stream
-                && description.lanes == self.lanes;
+                && self.lanes.is_none_or(|lanes| lanes == description.lanes);
             if is_same {
                 return Ok(Some(found));
             }
@@ -230,7 +242,7 @@ impl Request {
             start: range.start.clone(),
         };
         let Pipeline { partition_by, .. } = &self.pipeline;
-        Generation::first(self.pipeline.canonical(), self.pipeline.hash(), partition_by.clone(), self.lanes, facts)
+        Generation::first(self.pipeline.canonical(), self.pipeline.hash(), partition_by.clone(), range.lanes, facts)
     }
 
     async fn create(&self, range: &Range) -> Result<OpenGeneration, Error> {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
-use headwater_lake::commit::{committed_everywhere, furthest_after, read_cut};
+use headwater_lake::commit::{committed_everywhere, committed_everywhere_of, furthest_after, lanes_with_cuts, read_cut};
 use headwater_lake::cut::POSITIONS_EVERY;
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes;
 use headwater_lake::layout::{self, Epoch, GenerationNumber, TableName};
 use headwater_lake::pointer;
 use headwater_lake::store::LakeStore;
@@ -44,12 +45,14 @@ pub async fn usable(store: &LakeStore, table: &TableName) -> Result<BTreeSet<Gen
 /// # Errors
 /// When the lake does not answer or a cut is missing.
 pub async fn positions(generation: &OpenGeneration, counting: Counting) -> Result<Positions, Error> {
-    let mut epochs = Vec::new();
-    for lane in generation.description.lane_set() {
-        let epoch = committed_everywhere(generation, lane).await?;
-        let next = epoch.next();
-        let is_published = counting == Counting::Published && read_cut(generation, lane, next).await?.is_some();
-        epochs.push((lane, if is_published { next } else { epoch }));
+    let lanes = lanes::current(generation).await?.set.lanes();
+    let mut epochs = committed_everywhere_of(generation, lanes).await?;
+    if counting == Counting::Published {
+        for (lane, epoch) in &mut epochs {
+            if read_cut(generation, *lane, epoch.next()).await?.is_some() {
+                *epoch = epoch.next();
+            }
+        }
     }
     furthest_after(generation, epochs).await
 }
@@ -61,7 +64,7 @@ pub async fn positions(generation: &OpenGeneration, counting: Counting) -> Resul
 /// When the lake does not answer or a cut is damaged.
 pub async fn first_taken(generation: &OpenGeneration) -> Result<Positions, Error> {
     let mut first = Positions::new();
-    for lane in generation.description.lane_set() {
+    for lane in lanes_with_cuts(generation).await? {
         let committed = committed_everywhere(generation, lane).await?;
         let mut epoch = Epoch(1);
         while epoch <= committed {

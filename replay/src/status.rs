@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use headwater_common::quantity::Bytes;
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes;
 use headwater_lake::layout::{self, GenerationNumber, Output};
 use headwater_lake::reading;
 use headwater_stream::{Source, StartAt};
@@ -36,7 +37,7 @@ pub struct GenerationStatus {
     pub pipeline: String,
     /// In what its pipeline differs from the live one's; empty when it is the same.
     pub pipeline_changes: String,
-    /// Its lanes.
+    /// Its lanes, as they were asked for last.
     pub lanes: u32,
     /// What its rebuild was asked for; `None` when it is no rebuild.
     pub rebuild: Option<Rebuild>,
@@ -112,7 +113,7 @@ async fn of_generation(
         live: description.number == live.description.number,
         pipeline: description.pipeline_hash.clone(),
         pipeline_changes: live.description.difference(&description.pipeline),
-        lanes: description.lanes,
+        lanes: lanes::highest(open).await?.count,
         rebuild: rebuild::read(live, description.number).await?,
         events: description.gap_free.then(|| standing::events_between(&description.start, &positions)),
         behind_live: behind(live_positions),

@@ -15,7 +15,8 @@ use headwater_consumer::decode::{self, DecodeRules};
 use headwater_consumer::driver::{Consumer, Progress, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_consumer::policy::Limits;
-use headwater_lake::generation::{self, Generation, StreamFacts};
+use headwater_lake::generation::{self, Generation, OpenGeneration, StreamFacts};
+use headwater_lake::lanes::{self, Asked};
 use headwater_lake::store::LakeStore;
 use headwater_stream::{Source, StartAt};
 
@@ -86,10 +87,7 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         stream_facts(source.as_ref(), options.start.0).await.context("look at the stream")?,
     );
     let generation = Arc::new(generation::open_or_create(&store, &options.table, wanted).await?);
-    if generation.description.lanes != options.lanes {
-        let lanes = generation.description.lanes;
-        tracing::warn!(lanes, "the table was made with another number of lanes and keeps it");
-    }
+    ask_for_lanes(options, &generation).await?;
     Ok(Consumer {
         source,
         generation,
@@ -104,6 +102,23 @@ pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::
         seal_wait: options.seal_wait,
         progress,
     })
+}
+
+/// Asks for as many lanes as the user has said. Without that a table keeps those it has.
+async fn ask_for_lanes(options: &Consume, generation: &OpenGeneration) -> Result<(), headwater_lake::Error> {
+    if !options.given.contains("lanes") {
+        return Ok(());
+    }
+    let table = &generation.table;
+    match lanes::ask(generation, options.lanes).await? {
+        Asked::AsBefore => {}
+        Asked::Next(next) => tracing::info!(%table, lanes = next.count, "the table goes on with other lanes"),
+        Asked::Lost { winner } => {
+            let (wanted, lanes) = (options.lanes, winner.count);
+            tracing::warn!(%table, wanted, lanes, "another consumer has just asked for other lanes, and is obeyed");
+        }
+    }
+    Ok(())
 }
 
 /// Resolves the start once, for every shard there is: also for one that is closed, whose rest belongs to what was asked

@@ -13,6 +13,7 @@ use headwater_consumer::lease::LeaseStore;
 use headwater_consumer::lease::row::{LeaseKey, Row, check_keys};
 use headwater_lake::commit::{positions_after, read_cut};
 use headwater_lake::generation::{self, OpenGeneration};
+use headwater_lake::lanes;
 use headwater_lake::layout::{Epoch, Lane, Output};
 use headwater_lake::reading::{self, Totals};
 use headwater_lake::store::LakeStore;
@@ -73,7 +74,7 @@ async fn held(open: &OpenGeneration, leases: &Arc<dyn LeaseStore>) -> anyhow::Re
     check_keys(&leases.place(), &open.table, &leases.keys("").await?)?;
     let (table, generation) = (&open.table, open.description.number);
     let key = |lane| LeaseKey { table: table.clone(), generation, lane };
-    let keys: Vec<_> = open.description.lane_set().map(key).collect();
+    let keys: Vec<_> = lanes::current(open).await?.set.lanes().map(key).collect();
     Ok(leases.read(&keys).await?.into_iter().map(|row| (row.key.lane, row)).collect())
 }
 
@@ -85,7 +86,8 @@ async fn table_status(
 ) -> anyhow::Result<Value> {
     let mut lanes = Vec::new();
     let events = DeltaLog::new(open, Output::Events)?;
-    for lane in open.description.lane_set() {
+    let current = lanes::current(open).await?;
+    for lane in current.set.lanes() {
         let committed = events.load(lane).await?.committed;
         let mut positions = positions_after(open, lane, committed).await?;
         let cut = if committed > Epoch(0) { read_cut(open, lane, committed).await? } else { None };
@@ -115,6 +117,8 @@ async fn table_status(
         "generation": open.description.number,
         "stream": open.description.stream,
         "pipeline": open.description.pipeline,
+        "lane_set": current.set.number,
+        "next_lanes": current.next.map(|next| next.count),
         "lanes": lanes,
         "events": totals_json(&totals),
         "dead_letters": totals_json(&letters),

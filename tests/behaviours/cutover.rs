@@ -264,7 +264,7 @@ async fn k4_a_dead_tool_stops_the_stream_for_a_set_time_only() {
 /// Puts a seal at the end of every lane, as a tool does that has slept since long ago.
 async fn seal_late(world: &World, generation: GenerationNumber, seal: PointerNumber) {
     let open = world.open(generation).await;
-    for lane in open.description.lane_set() {
+    for lane in open.description.first_lanes() {
         let end = cutover::published(&open, lane).await.unwrap().end;
         let positions = commit::positions_after(&open, lane, end).await.unwrap();
         let place = (generation, lane, end.next());
@@ -300,7 +300,7 @@ async fn k6_seals_where_a_restart_looks_for_positions_lose_none() {
     let world = World::new().await;
     world.second_generation().await;
     let open = world.open(G1).await;
-    let lane = open.description.lane_set().next().unwrap();
+    let lane = open.description.first_lanes().next().unwrap();
     world.cut_over(G2, &mut Lanes::of(&world)).await.unwrap();
     while cutover::published(&open, lane).await.unwrap().end.0 <= 64 {
         seal_late(&world, G1, PointerNumber(2)).await;

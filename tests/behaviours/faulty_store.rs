@@ -98,7 +98,7 @@ impl World {
             archives: Vec::new(),
             live,
             pipeline: Pipeline::default(),
-            lanes: 1,
+            lanes: Some(1),
             beginning: Beginning::FinalSchema,
             since: Since::Generation,
             until: ReplayUntil::Now,

@@ -28,6 +28,7 @@ mod metrics;
 mod produce;
 mod readers;
 mod redo;
+mod relaning;
 mod replay;
 mod reshard;
 mod reshard_archive;

@@ -1,4 +1,4 @@
-//! Cutover and rollback, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
+//! Cutover, rollback and other lanes, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
 
 use std::num::NonZero;
 
@@ -34,7 +34,7 @@ fn run_all(seeds: &std::ops::Range<u64>) -> Statistics {
 }
 
 #[test]
-fn k1_to_k9_cutover_and_rollback_lose_and_double_no_event_whatever_happens() {
+fn k1_to_k9_n1_to_n6_cutover_rollback_and_other_lanes_lose_and_double_no_event_whatever_happens() {
     let seeds = crate::seeds();
     println!("seeds {seeds:?}");
     let total = run_all(&seeds);
@@ -43,7 +43,7 @@ fn k1_to_k9_cutover_and_rollback_lose_and_double_no_event_whatever_happens() {
 }
 
 #[test]
-fn k1_a_crash_before_and_after_every_single_action_of_a_cutover_changes_nothing() {
+fn k1_n1_a_crash_before_and_after_every_single_action_of_a_cutover_or_a_change_of_lanes_changes_nothing() {
     let mut crashes = 0;
     for seed in 0..ENUMERATED_SCHEDULES {
         for moment in [Moment::Before, Moment::After] {
@@ -59,7 +59,7 @@ fn k1_a_crash_before_and_after_every_single_action_of_a_cutover_changes_nothing(
 }
 
 #[test]
-fn each_sentence_of_cutover_and_rollback_is_missed() {
+fn each_sentence_of_cutover_rollback_and_other_lanes_is_missed() {
     for sabotage in SABOTAGES {
         let broken = (0..SABOTAGED_SCHEDULES).find_map(|seed| {
             match std::panic::catch_unwind(|| cutover_world::run(seed, sabotage)) {

@@ -173,6 +173,7 @@ impl RecordBuffer {
             outputs: BTreeMap::from([(Output::Events, intent)]),
             positions: lists_all.then(|| self.positions.clone()),
             seal: None,
+            closes: None,
         }
         .versioned()
     }
@@ -375,7 +376,7 @@ mod tests {
         let segment = |shard: &str, from, to| Segment { shard: shard.into(), from: at(from), to: at(to) };
         let expected = [segment("a", "0:0", "2:0"), segment("a", "2:0", "SHARD_END"), segment("b", "7:0", "7:0@5")];
         assert_eq!(records.segments(), expected);
-        let lane = Lane { index: 0, count: 1 };
+        let lane = Lane::of_first_set(0, 1);
         let files = records.intents(lane, Epoch(1), &archive::partition_keys(), 20);
         assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [2]);
     }
@@ -389,7 +390,7 @@ mod tests {
             let events = numbers.map(|number| event(number, i64::try_from(number).unwrap())).collect();
             parts.add(ShardId::from(shard), from, events);
         }
-        let lane = Lane { index: 0, count: 1 };
+        let lane = Lane::of_first_set(0, 1);
         let keys = archive::partition_keys();
         let intents = |records: &Records| records.intents(lane, Epoch(1), &keys, 20);
         assert_eq!(intents(&whole), intents(&parts));

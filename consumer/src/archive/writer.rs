@@ -22,6 +22,7 @@ use headwater_lake::generation::{OpenGeneration, StreamFacts};
 use headwater_lake::layout::{self, Lane};
 use headwater_lake::store::LakeStore;
 use headwater_stream::{Shard, Source, StartAt};
+use object_store::path::Path;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -99,7 +100,7 @@ impl Archiver {
         // When a lane fails the others are told to stop; they cannot be told by `shutdown`, which is not ours.
         let (stop_lanes, stopped) = watch::channel(Told::GoOn);
         let mut lanes = JoinSet::new();
-        for lane in self.archive.description.lane_set() {
+        for lane in self.archive.description.first_lanes() {
             let runner = LaneRunner::start(self.clone(), lane).await?;
             lanes.spawn(runner.run(Signals { shutdown: shutdown.clone(), told: stopped.clone() }));
         }
@@ -197,17 +198,24 @@ impl LaneRunner {
         Ok(())
     }
 
-    /// An archive has one generation and no cutover, so nothing but damage seals a lane of it.
+    /// An archive has one generation, no cutover and one set of lanes, so nothing but damage ends a lane of it.
     fn ready(&self, reached: Result<Reached, LakeError>) -> Result<Ready, Error> {
         match reached.map_err(|error| self.archiver.lake_error(error))? {
             Reached::Ready(ready) => Ok(ready),
             Reached::Blocked(pointer) => {
-                let table = &self.archiver.archive.table;
-                let key = layout::pointer(table, pointer);
-                let source = format!("lane {} of an archive is sealed for it", self.lane).into();
-                Err(self.archiver.lake_error(LakeError::Damaged { key, source }))
+                let key = layout::pointer(&self.archiver.archive.table, pointer);
+                Err(self.damaged(key, "is sealed for it"))
+            }
+            Reached::Closed(set) => {
+                let OpenGeneration { table, description, .. } = self.archiver.archive.as_ref();
+                Err(self.damaged(layout::lane_set(table, description.number, set), "is closed for it"))
             }
         }
+    }
+
+    fn damaged(&self, key: Path, what: &str) -> Error {
+        let source = format!("lane {} of an archive {what}", self.lane).into();
+        self.archiver.lake_error(LakeError::Damaged { key, source })
     }
 
     fn resume(&mut self, ready: Ready) {
@@ -292,5 +300,14 @@ impl Gatherer for LaneRunner {
     /// An archive has no pointer.
     async fn has_moved(&self) -> Result<bool, Error> {
         Ok(false)
+    }
+
+    /// An archive has one set of lanes.
+    fn is_to_close(&self) -> bool {
+        false
+    }
+
+    async fn close(&mut self, _: &mut Signals) -> Result<Ended, Error> {
+        self.finish().await.map(|()| Ended::Done)
     }
 }

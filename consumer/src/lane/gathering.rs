@@ -8,7 +8,6 @@ use headwater_common::event::Batch;
 use headwater_common::position::ShardId;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::commit::Reached;
-use headwater_lake::layout::PointerNumber;
 
 use super::LaneRunner;
 use crate::driver::{Ended, Error, Progress};
@@ -82,14 +81,14 @@ impl Gatherer for LaneRunner {
             first_read_at: self.reader.first_read_at(),
             last_read_at: self.reader.last_read_at(),
         };
-        let lanes = self.consumer.generation.description.lanes as usize;
+        let lanes = self.lane.count as usize;
         policy::decide(&self.consumer.limits, lanes, &buffered, self.consumer.clock.now())
     }
 
     /// Cuts what is buffered, and looks for the next pointer.
     async fn cut(&mut self, reason: Reason, signals: &mut Signals) -> Result<Option<Ended>, Error> {
-        if let Some(seal) = self.write(reason).await? {
-            return self.unblock(seal, signals).await;
+        if let Some(ended) = self.cut_and_wait(reason, signals).await? {
+            return Ok(Some(ended));
         }
         if self.is_fenced {
             return Ok(Some(Ended::Fenced));
@@ -104,11 +103,19 @@ impl Gatherer for LaneRunner {
     async fn has_moved(&self) -> Result<bool, Error> {
         self.looks_moved(false).await
     }
+
+    fn is_to_close(&self) -> bool {
+        self.is_asked_to_close()
+    }
+
+    async fn close(&mut self, signals: &mut Signals) -> Result<Ended, Error> {
+        self.close_for_others(signals).await
+    }
 }
 
 impl LaneRunner {
-    /// Writes what is buffered as an epoch. Returns the seal that blocks the lane, if one does.
-    async fn write(&mut self, reason: Reason) -> Result<Option<PointerNumber>, Error> {
+    /// Writes what is buffered as an epoch. Returns what stops the lane, if something does.
+    pub(super) async fn write(&mut self, reason: Reason) -> Result<Option<Reached>, Error> {
         if self.buffer.segment_count() == 0 {
             return Ok(None);
         }
@@ -119,7 +126,7 @@ impl LaneRunner {
         self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
         let ready = match reached {
             Reached::Ready(ready) => ready,
-            Reached::Blocked(seal) => return Ok(Some(seal)),
+            stopped => return Ok(Some(stopped)),
         };
         if ready.positions.is_some() {
             tracing::warn!(lane = %self.lane, after = %ready.after, "another writer was faster; going on from the lake");

@@ -1,8 +1,9 @@
 //! One lane of a consumer: recovers what is published, gathers epochs of its shards, waits in front of seals.
 //!
 //! What it reads is [`crate::reading`]'s, what an epoch is made of and how it is written `gathering`'s, what stops it
-//! `seals`'.
+//! `seals`', how it ends for others `closing`'s.
 
+mod closing;
 mod gathering;
 mod seals;
 
@@ -38,6 +39,8 @@ pub(crate) struct LaneRunner {
     board: Option<Arc<Board>>,
     /// Another writer was faster, and lanes are shared.
     is_fenced: bool,
+    /// Whether the lane has nothing to do but to be closed.
+    is_closing: bool,
 }
 
 impl LaneRunner {
@@ -75,8 +78,18 @@ impl LaneRunner {
                 from_windows: policy::SPILL_WINDOWS_MIN,
             },
         });
-        let (encoded_ratio, board, is_fenced) = (FIRST_RATIO, None, false);
-        Ok(Self { consumer, lane, follower, reader, writer, buffer, encoded_ratio, board, is_fenced })
+        Ok(Self {
+            consumer,
+            lane,
+            follower,
+            reader,
+            writer,
+            buffer,
+            encoded_ratio: FIRST_RATIO,
+            board: None,
+            is_fenced: false,
+            is_closing: false,
+        })
     }
 
     /// Makes it one that shares lanes with other workers: it notes its epochs, and ends when another writer was faster.
@@ -91,9 +104,8 @@ impl LaneRunner {
         let Ok(recovered) = signals.unless_stopped(self.recover_writer()).await else {
             return Ok(Ended::Done);
         };
-        if let Reached::Blocked(seal) = recovered?
-            && let Some(ended) = self.unblock(seal, &mut signals).await?
-        {
+        let recovered = recovered?;
+        if let Some(ended) = self.unless_ready(recovered, &mut signals).await? {
             return Ok(ended);
         }
         if let Some(events) = self.reader.events_to_read(self.buffer.positions()) {

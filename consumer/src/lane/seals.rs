@@ -41,6 +41,7 @@ impl LaneRunner {
                 Unblock::MoveTo(_) => return Ok(Some(Ended::Moved)),
                 Unblock::Pass => match self.recover_writer().await? {
                     Reached::Ready(_) => return Ok(None),
+                    Reached::Closed(next) => return Ok(Some(self.closed_for(next))),
                     Reached::Blocked(next) if next != seal => (seal, since) = (next, self.consumer.clock.now()),
                     // The pointer has moved between the two looks.
                     Reached::Blocked(_) => {}

@@ -78,6 +78,12 @@ pub(crate) trait Gatherer: Send + Sync {
 
     /// Looks, at times, whether the lane is to go on elsewhere.
     async fn has_moved(&self) -> Result<bool, Error>;
+
+    /// Returns true when the lane is to end because other lanes go on.
+    fn is_to_close(&self) -> bool;
+
+    /// Writes what is buffered and ends the lane for others.
+    async fn close(&mut self, signals: &mut Signals) -> Result<Ended, Error>;
 }
 
 /// Reads the shards of a lane.
@@ -289,6 +295,9 @@ impl Reader {
 /// before the error is told.
 pub(crate) async fn gather<G: Gatherer>(lane: &mut G, signals: &mut Signals) -> Result<Ended, Error> {
     loop {
+        if lane.is_to_close() {
+            return lane.close(signals).await;
+        }
         let (reader, positions) = lane.parts();
         if reader.shards.is_due() {
             let looked = signals.unless_stopped(reader.shards.look(positions)).await;

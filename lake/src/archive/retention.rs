@@ -147,7 +147,7 @@ pub async fn first_epochs(archive: &OpenGeneration) -> Result<BTreeMap<Lane, Epo
     // Read before the files are listed: what is committed meanwhile is then no reason to take more for gone.
     let log = DeltaLog::new(archive, Output::Events)?;
     let mut first = BTreeMap::new();
-    for lane in archive.description.lane_set() {
+    for lane in archive.description.first_lanes() {
         first.insert(lane, log.load(lane).await?.committed.next());
     }
     let see = |lane: Lane, epoch: Epoch, _: LiveFile| {
@@ -198,7 +198,7 @@ async fn page(archive: &OpenGeneration, plan: &Plan) -> Result<Page, Error> {
 /// Takes files out of the table. One that another run has taken out meanwhile is named again, which changes nothing.
 async fn take_out(archive: &OpenGeneration, files: &[LiveFile], now: Timestamp) -> Result<Commit, Error> {
     let log = DeltaLog::new(archive, Output::Events)?;
-    let lane = archive.description.lane_set().next().expect("an archive has a lane");
+    let lane = archive.description.first_lanes().next().expect("an archive has a lane");
     let table = log.load(lane).await?;
     let Some(base) = table.snapshot else {
         return Ok(Commit::Conflict);
@@ -255,8 +255,8 @@ async fn objects_of(
 mod tests {
     use super::*;
 
-    const LANE: Lane = Lane { index: 0, count: 2 };
-    const OTHER: Lane = Lane { index: 1, count: 2 };
+    const LANE: Lane = Lane::of_first_set(0, 2);
+    const OTHER: Lane = Lane::of_first_set(1, 2);
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_micros(second * 1_000_000)

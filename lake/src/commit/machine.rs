@@ -4,13 +4,15 @@
 //!            +--------------------------- fenced, or behind --------------------------+
 //!            v                                                                        |
 //! start -> ReadTable* -> ReadCut --(absent)-> Resume -> Idle -> ChangeSchema* -> PublishCut
-//!                           |                   ^                                     |
-//!                        (present: redo)        +-- Release <- Commit* <- Put* <------+
-//!                           |                                     ^
-//!                           +----> Inspect* -> MakeFiles ---------+
-//!                           |                                     |
-//!                        (a seal) -> ReadPointer -(void)----------+
-//!                                         +------(in effect)-> Blocked   until Machine::look_again
+//!            |              |                   ^                                     |
+//!            |           (present: redo)        +-- Release <- Commit* <- Put* <------+
+//!            |              |                         |           ^
+//!            |              +----> Inspect* -> MakeFiles ---------+
+//!            |              |                         |           |
+//!            |           (a seal) -> ReadPointer -(void)----------+
+//!            |                            +------(in effect)-> Blocked   until Machine::look_again
+//!            v                                        v
+//!      ReadCut of the last epoch -----------------> Closed   for good: that cut closes the lane
 //! ```
 //!
 //! It performs nothing and waits for nothing: [`Machine::next`] names the one thing to be done now, and
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 
 use super::seal::{SealState, Standing, seal_state};
 use crate::cut::Cut;
-use crate::layout::{Epoch, Output, PointerNumber};
+use crate::layout::{Epoch, LaneSetNumber, Output, PointerNumber};
 use crate::pointer::Pointer;
 
 /// What a writer knows of one output's table. `S` is whatever the adapter needs as the base of a commit.
@@ -70,6 +72,8 @@ pub enum Action {
     ReadPointer,
     /// The lane is sealed for this pointer, and nothing is to be done until there is news: [`Machine::look_again`].
     Blocked(PointerNumber),
+    /// The lane is over: its last cut closes it, and is committed. Lanes of this set go on. Nothing is ever to be done.
+    Closed(LaneSetNumber),
     /// Create the proposal's cut if absent: answer [`Fact::Created`], [`Fact::Exists`] or [`Fact::Unknown`].
     PublishCut,
     /// Look whether this file is there: answer [`Fact::File`].
@@ -136,6 +140,12 @@ pub enum Violation {
         /// The epoch known before.
         known: Epoch,
     },
+    /// A cut that is committed is gone.
+    #[error("epoch {epoch} is committed and its cut is gone: cuts are never deleted while their generation exists")]
+    CutIsGone {
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// The log's rows for a cut are not the ones it named.
     #[error("the rows read again for epoch {epoch} differ from its cut: {what}")]
     RedoDiffers {
@@ -163,10 +173,13 @@ enum FileState {
 #[derive(Debug)]
 enum Phase {
     Recover,
+    /// The last committed cut is looked at: it may close the lane.
+    FindLast,
     FindCut,
     /// The next cut is a seal.
     Judge(Box<Cut>),
     Blocked(PointerNumber),
+    Closed(LaneSetNumber),
     Resume,
     Idle,
     Evolve(Box<Proposal>),
@@ -181,6 +194,7 @@ enum Phase {
     },
     Release {
         redo: bool,
+        closes: Option<LaneSetNumber>,
     },
 }
 
@@ -235,9 +249,11 @@ impl<S: Clone> Machine<S> {
     pub fn next(&self) -> Action {
         match &self.phase {
             Phase::Recover => Action::ReadTable(self.unread().expect("recovery ends with the last table")),
+            Phase::FindLast => Action::ReadCut(self.committed_everywhere()),
             Phase::FindCut => Action::ReadCut(self.committed_everywhere().next()),
             Phase::Judge(_) => Action::ReadPointer,
             Phase::Blocked(seal) => Action::Blocked(*seal),
+            Phase::Closed(next) => Action::Closed(*next),
             Phase::Resume => Action::Resume(self.committed_everywhere()),
             Phase::Idle => Action::Idle(self.committed_everywhere()),
             Phase::Evolve(proposal) => match proposal.schema_changes.first() {
@@ -307,6 +323,10 @@ impl<S: Clone> Machine<S> {
         let phase = std::mem::replace(&mut self.phase, Phase::Recover);
         self.phase = match (phase, fact) {
             (Phase::Recover, Fact::Table(table)) => self.recovered(table),
+            (Phase::FindLast, Fact::Cut(Some(cut))) => cut.closes.map_or(Phase::FindCut, Phase::Closed),
+            (Phase::FindLast, Fact::Cut(None)) => {
+                return Err(Violation::CutIsGone { epoch: self.committed_everywhere() });
+            }
             (Phase::FindCut, Fact::Cut(None)) => {
                 self.redo = false;
                 Phase::Resume
@@ -324,8 +344,9 @@ impl<S: Clone> Machine<S> {
             (Phase::Publish(cut), Fact::Exists | Fact::Unknown) => Phase::ReadBack(cut),
             (Phase::ReadBack(cut), Fact::Cut(found)) => self.read_back(cut, found),
             (Phase::Write { cut, files, reload }, fact) => self.wrote(cut, files, reload, fact)?,
-            (Phase::Release { redo: false }, Fact::Released) => Phase::Idle,
-            (Phase::Release { redo: true }, Fact::Released) => Phase::FindCut,
+            (Phase::Release { closes: Some(next), .. }, Fact::Released) => Phase::Closed(next),
+            (Phase::Release { redo: false, .. }, Fact::Released) => Phase::Idle,
+            (Phase::Release { redo: true, .. }, Fact::Released) => Phase::FindCut,
             (phase, _) => panic!("the fact does not answer the action of {phase:?}"),
         };
         Ok(())
@@ -334,7 +355,11 @@ impl<S: Clone> Machine<S> {
     fn recovered(&mut self, table: Table<S>) -> Phase {
         let output = self.unread().expect("recovery ends with the last table");
         self.tables.insert(output, table);
-        if self.unread().is_none() { Phase::FindCut } else { Phase::Recover }
+        match self.unread() {
+            Some(_) => Phase::Recover,
+            None if self.committed_everywhere() == Epoch(0) => Phase::FindCut,
+            None => Phase::FindLast,
+        }
     }
 
     fn unread(&self) -> Option<Output> {
@@ -468,7 +493,7 @@ impl<S: Clone> Machine<S> {
 
     fn committed_or_more(&self, cut: Box<Cut>, files: BTreeMap<FileRef, FileState>) -> Phase {
         if self.outputs_before(cut.epoch).is_empty() {
-            Phase::Release { redo: self.redo }
+            Phase::Release { redo: self.redo, closes: cut.closes }
         } else {
             Phase::Write { cut, files, reload: None }
         }
@@ -505,3 +530,6 @@ fn name_of<S>(fact: &Fact<S>) -> &'static str {
         Fact::Released => "released",
     }
 }
+
+#[cfg(test)]
+mod tests;

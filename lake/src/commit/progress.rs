@@ -7,6 +7,7 @@ use headwater_common::position::{Position, ShardId};
 use crate::cut::{self, Cut, POSITIONS_EVERY};
 use crate::error::Error;
 use crate::generation::OpenGeneration;
+use crate::lanes;
 use crate::layout::{self, Epoch, Lane};
 use crate::table::DeltaLog;
 
@@ -27,28 +28,36 @@ pub async fn read_cut(generation: &OpenGeneration, lane: Lane, epoch: Epoch) -> 
     Ok(Some(cut))
 }
 
-/// Returns where each shard stands after an epoch, from the cuts since the last one that lists all positions.
+/// Returns where each shard stands after an epoch, from the cuts since the last one that lists all positions, or since
+/// the lane began.
 ///
 /// # Errors
-/// When a cut is missing or damaged.
+/// When a cut is missing or damaged, or the lane may not begin yet.
 pub async fn positions_after(
     generation: &OpenGeneration,
     lane: Lane,
     epoch: Epoch,
 ) -> Result<BTreeMap<ShardId, Position>, Error> {
     let listed = epoch.0 - epoch.0 % POSITIONS_EVERY;
-    let mut positions = generation.description.start.clone();
+    let mut positions = match listed {
+        0 => lanes::beginning_of(generation, lane.set).await?,
+        _ => generation.description.start.clone(),
+    };
     for number in listed.max(1)..=epoch.0 {
-        let cut = read_cut(generation, lane, Epoch(number)).await?.ok_or_else(|| Error::Damaged {
-            key: layout::cut(&generation.table, generation.description.number, lane, Epoch(number)),
-            source: "it is missing: cuts are never deleted while their generation exists".into(),
-        })?;
+        let found = read_cut(generation, lane, Epoch(number)).await?;
+        let cut = found.ok_or_else(|| missing_cut(generation, lane, Epoch(number)))?;
         if let Some(all) = cut.positions {
             positions = all;
         }
         cut::advance(&mut positions, &cut.segments);
     }
     Ok(positions)
+}
+
+/// Returns the error that a cut is not there although a later one is, or its epoch is committed.
+pub(crate) fn missing_cut(generation: &OpenGeneration, lane: Lane, epoch: Epoch) -> Error {
+    let key = layout::cut(&generation.table, generation.description.number, lane, epoch);
+    Error::Damaged { key, source: "it is missing: cuts are never deleted while their generation exists".into() }
 }
 
 /// Returns the lanes that have cuts, from the folders there are.
@@ -66,16 +75,31 @@ pub async fn lanes_with_cuts(generation: &OpenGeneration) -> Result<BTreeSet<Lan
 /// # Errors
 /// When the store does not answer or a table is damaged.
 pub async fn committed_everywhere(generation: &OpenGeneration, lane: Lane) -> Result<Epoch, Error> {
-    let mut least: Option<Epoch> = None;
-    for output in generation.table.outputs().iter().copied() {
-        let epoch = DeltaLog::new(generation, output)?.load(lane).await?.committed;
-        least = Some(least.map_or(epoch, |least| least.min(epoch)));
-    }
-    Ok(least.unwrap_or_default())
+    let epochs = committed_everywhere_of(generation, [lane]).await?;
+    Ok(epochs.get(&lane).copied().unwrap_or_default())
 }
 
-/// Returns where each shard stands after these epochs of the generation's lanes. Each lane moves its own shards only:
-/// the furthest of all lanes is where a shard stands.
+/// Returns the last epoch of each of these lanes that every output has committed. Each table is opened once.
+///
+/// # Errors
+/// As [`committed_everywhere`].
+pub async fn committed_everywhere_of(
+    generation: &OpenGeneration,
+    lanes: impl IntoIterator<Item = Lane>,
+) -> Result<BTreeMap<Lane, Epoch>, Error> {
+    let lanes: Vec<_> = lanes.into_iter().collect();
+    let mut least: BTreeMap<Lane, Epoch> = BTreeMap::new();
+    for output in generation.table.outputs().iter().copied() {
+        for (lane, epoch) in DeltaLog::new(generation, output)?.committed(&lanes).await? {
+            let known = least.entry(lane).or_insert(epoch);
+            *known = epoch.min(*known);
+        }
+    }
+    Ok(least)
+}
+
+/// Returns where each shard stands after these epochs of a set of lanes. Each lane moves its own shards only: the
+/// furthest of all lanes is where a shard stands.
 ///
 /// # Errors
 /// As [`positions_after`].
@@ -84,11 +108,13 @@ pub async fn furthest_after(
     epochs: impl IntoIterator<Item = (Lane, Epoch)>,
 ) -> Result<BTreeMap<ShardId, Position>, Error> {
     let mut furthest = generation.description.start.clone();
+    let mut begun = BTreeSet::new();
     for (lane, epoch) in epochs {
-        for (shard, position) in positions_after(generation, lane, epoch).await? {
-            let known = furthest.entry(shard).or_insert(position);
-            *known = position.max(*known);
+        // All lanes of a set begin at the same positions.
+        if epoch == Epoch(0) && !begun.insert(lane.set) {
+            continue;
         }
+        lanes::merge_furthest(&mut furthest, positions_after(generation, lane, epoch).await?);
     }
     Ok(furthest)
 }

@@ -20,7 +20,7 @@ use crate::cut::{self, Cut};
 use crate::error::Error;
 use crate::file::{self, FileFacts};
 use crate::generation::{OpenGeneration, PartitionKey};
-use crate::layout::{self, Epoch, Lane, Output, PointerNumber};
+use crate::layout::{self, Epoch, Lane, LaneSetNumber, Output, PointerNumber};
 use crate::pointer;
 use crate::schema::TableSchema;
 use crate::store::Create;
@@ -33,7 +33,7 @@ const LOG_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 #[async_trait]
 pub trait EpochRows: Send {
     /// Encodes the buffered rows for the schemas that the tables have now. Called for a new epoch and again when a
-    /// schema has changed meanwhile.
+    /// schema has changed meanwhile; without any rows for a lane that is closed before its tables exist.
     async fn propose(&mut self, epoch: Epoch, tables: &Tables) -> Result<Prepared, Error>;
 
     /// Reads the rows of a published cut again, by its segments and with the schemas it names. Called when files of
@@ -101,6 +101,8 @@ pub enum Reached {
     Ready(Ready),
     /// The lane is sealed for this pointer, and the seal is in effect. What was buffered is forgotten.
     Blocked(PointerNumber),
+    /// The lane is over: lanes of this set go on. What was buffered is forgotten.
+    Closed(LaneSetNumber),
 }
 
 /// Writes the epochs of one lane.
@@ -111,6 +113,8 @@ pub struct LaneWriter {
     schemas: BTreeMap<Output, (TableSchema, Vec<PartitionKey>)>,
     files: BTreeMap<FileRef, FileFacts>,
     resumed: Option<BTreeMap<ShardId, Position>>,
+    /// Whether the epoch at hand is to close the lane.
+    is_closing: bool,
     /// Unclear answers in a row.
     unclear: u32,
     random: SmallRng,
@@ -134,6 +138,7 @@ impl LaneWriter {
             schemas: BTreeMap::new(),
             files: BTreeMap::new(),
             resumed: None,
+            is_closing: false,
             unclear: 0,
         })
     }
@@ -172,13 +177,47 @@ impl LaneWriter {
         self.run(rows).await
     }
 
+    /// Closes the lane by a last cut, which takes nothing: what was buffered is written before. When another writer
+    /// takes the epoch the answer says so, and it is to be tried again.
+    ///
+    /// # Errors
+    /// As [`LaneWriter::write`].
+    pub async fn close(&mut self, rows: &mut dyn EpochRows) -> Result<Reached, Error> {
+        self.is_closing = true;
+        let reached = self.write(rows).await;
+        self.is_closing = false;
+        reached
+    }
+
     async fn offer(&mut self, rows: &mut dyn EpochRows, epoch: Epoch) -> Result<(), Error> {
-        let Prepared { cut, schemas } = rows.propose(epoch, &self.tables()).await?;
+        let prepared =
+            if self.is_closing { self.closing(rows, epoch).await } else { rows.propose(epoch, &self.tables()).await };
+        let Prepared { cut, schemas } = prepared?;
         debug_assert!(cut.account.balances(), "A1: read = kept + filtered + dead letters + duplicates");
         self.machine.propose(Proposal { cut, schema_changes: schemas.keys().copied().collect() });
         self.schemas = schemas;
         self.files.clear();
         Ok(())
+    }
+
+    /// Prepares the cut that closes the lane. Where a table does not exist yet, it begins with the schema that the rows
+    /// would give it: then the lane has an end like every other.
+    async fn closing(&mut self, rows: &mut dyn EpochRows, epoch: Epoch) -> Result<Prepared, Error> {
+        let tables = self.tables();
+        let (mut versions, mut schemas) = (BTreeMap::new(), BTreeMap::new());
+        if tables.values().any(Option::is_none) {
+            let prepared = rows.propose(epoch, &tables).await?;
+            debug_assert!(prepared.cut.segments.is_empty(), "N3: a closing cut takes nothing");
+            versions.extend(prepared.cut.outputs.iter().map(|(output, intent)| (*output, intent.schema)));
+            schemas = prepared.schemas;
+        }
+        for (output, base) in tables {
+            versions.extend(base.map(|base| (output, base.schema.version)));
+        }
+        let description = &self.settings.generation.description;
+        let place = (description.number, self.settings.lane, epoch);
+        let positions = self.positions_after(Epoch(epoch.0 - 1)).await?;
+        Ok(Prepared { cut: Cut::closing(place, description.pipeline_hash.clone(), &versions, positions), schemas })
     }
 
     async fn run(&mut self, rows: &mut dyn EpochRows) -> Result<Reached, Error> {
@@ -192,6 +231,10 @@ impl LaneWriter {
                 Action::Blocked(seal) => {
                     rows.forget();
                     return Ok(Reached::Blocked(seal));
+                }
+                Action::Closed(next) => {
+                    rows.forget();
+                    return Ok(Reached::Closed(next));
                 }
                 Action::ReadPointer => Fact::Pointer(self.highest_pointer().await?),
                 Action::EncodeAgain => {

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! ReadPointer(k, names g) -> Approach -> (FindEnd -> Seal)* -> ReadNext -> Assess --(all there)--> Create(k+1) -> Done
-//!                                          each lane of g         ^          |                        |
-//!                                                                 +- Finish -+ g has a cut to commit  |
-//!                                                                 +- CatchUp-+ the target is behind   |
-//!                                                                 +------------(no answer)------------+
+//!                                          each lane of g |       ^          |                        |
+//!                                                   ^     |       +- Finish -+ g has a cut to commit  |
+//!            all are closed: the lanes of the next  |     v       +- CatchUp-+ the target is behind   |
+//!            set are to be sealed                  ReadLanes      +------------(no answer)------------+
 //! ```
 //!
-//! Guarantees: pointer k + 1 is created only when every lane of g is sealed for it, every published cut of g that takes
-//! events is committed, and the target has committed at least g's positions. It creates no other pointer; finding
-//! k + 1 there it stops. Between the seals and the pointer nothing can move g: whoever meets a seal for k + 1 before
-//! pointer k + 1 exists is blocked.
+//! Guarantees: pointer k + 1 is created only when every lane of g is sealed for it or closed, and one at least is
+//! sealed; every published cut of g that takes events is committed, and the target has committed at least g's
+//! positions. It creates no other pointer; finding k + 1 there it stops. Between the seals and the pointer nothing can
+//! move g: whoever meets a seal for k + 1 before pointer k + 1 exists is blocked, and so is a lane that is to be closed
+//! for the next set of lanes, which therefore cannot begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,7 @@ pub type Positions = BTreeMap<ShardId, Position>;
 /// The one thing to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Read the highest pointer, and the lanes of the generation it names: answer [`Fact::Start`].
+    /// Read the highest pointer, and the lanes of the generation it names that are worked on: answer [`Fact::Start`].
     ReadPointer,
     /// Bring the target near to the live generation, so that the seals stand for a short time: answer
     /// [`Fact::CaughtUp`] or [`Fact::Overtaken`]. Nothing depends on how far that gets.
@@ -38,6 +39,8 @@ pub enum Action {
         /// The pointer that was read.
         after: PointerNumber,
     },
+    /// Read which lanes of the live generation are worked on now: answer [`Fact::Lanes`].
+    ReadLanes(GenerationNumber),
     /// Find the end of this lane of the live generation: answer [`Fact::End`].
     FindEnd(GenerationNumber, Lane, PointerNumber),
     /// Create the seal for this pointer as this epoch of the lane if absent: answer [`Fact::Tried`].
@@ -83,6 +86,8 @@ pub enum Fact {
     CaughtUp,
     /// A later seal blocked the target: the pointer after the one that was read must be there.
     Overtaken,
+    /// The lanes that are worked on now.
+    Lanes(Vec<Lane>),
     /// Where the lane ends.
     End(End),
     /// A create was tried; whether it happened is read back.
@@ -102,6 +107,8 @@ pub struct End {
     pub free: Epoch,
     /// Whether one of the cuts that are not committed is a seal for the pointer asked about.
     pub is_sealed: bool,
+    /// Whether the last cut closes the lane, committed or not.
+    pub is_closed: bool,
 }
 
 /// How far two generations are.
@@ -147,6 +154,9 @@ enum Phase {
     Approach,
     FindEnd,
     Seal(Epoch),
+    /// Every lane is closed: that is committed first.
+    FinishClosed,
+    ReadLanes,
     ReadNext,
     Assess,
     Finish,
@@ -163,8 +173,10 @@ pub struct Machine {
     phase: Phase,
     /// Pointer k; read before anything else is done, and never again.
     read: Option<Pointer>,
-    /// Lanes of the live generation that are not known to be sealed.
+    /// Lanes of the live generation that are not known to be sealed or closed.
     open: BTreeSet<Lane>,
+    /// Whether one of those that are not open is sealed: then no lane of a later set can begin.
+    is_sealed: bool,
     progress: Progress,
     outcome: Option<Outcome>,
 }
@@ -177,6 +189,7 @@ impl Machine {
             phase: Phase::ReadPointer,
             read: None,
             open: BTreeSet::new(),
+            is_sealed: false,
             progress: Progress::default(),
             outcome: None,
         }
@@ -201,7 +214,8 @@ impl Machine {
             Phase::Seal(epoch) => Action::Seal(live, self.lane(), epoch, wanted),
             Phase::ReadNext | Phase::ReadBack => Action::ReadNext(wanted),
             Phase::Assess => Action::Assess { live, target },
-            Phase::Finish => Action::Finish(live),
+            Phase::Finish | Phase::FinishClosed => Action::Finish(live),
+            Phase::ReadLanes => Action::ReadLanes(live),
             Phase::CatchUp => Action::CatchUp { target, after, positions: self.progress.live.clone() },
             Phase::Create => Action::Create(read.following(target)),
             Phase::Done => Action::Done(self.outcome.clone().expect("it ends with an outcome")),
@@ -217,14 +231,21 @@ impl Machine {
             (Phase::ReadPointer, Fact::Start { highest, lanes }) => self.started(highest, lanes),
             // However far that got: what counts is assessed when the lanes are sealed.
             (Phase::Approach, Fact::CaughtUp | Fact::Overtaken) => self.seal_next(),
-            (Phase::FindEnd, Fact::End(End { is_sealed: true, .. })) => {
+            (Phase::FindEnd, Fact::End(End { is_sealed, is_closed, .. })) if is_sealed || is_closed => {
                 let lane = self.lane();
                 self.open.remove(&lane);
+                self.is_sealed |= !is_closed;
                 self.seal_next()
             }
             (Phase::FindEnd, Fact::End(End { free, .. })) => Phase::Seal(free),
             // Created, lost to a consumer, or unknown: the lane is looked at again.
             (Phase::Seal(_), Fact::Tried) => Phase::FindEnd,
+            (Phase::FinishClosed, Fact::Finished) => Phase::ReadLanes,
+            (Phase::ReadLanes, Fact::Lanes(lanes)) => {
+                self.open = lanes.into_iter().collect();
+                self.is_sealed = false;
+                self.seal_next()
+            }
             (Phase::ReadNext, Fact::Next(None)) => Phase::Assess,
             (Phase::ReadNext | Phase::ReadBack, Fact::Next(Some(found))) => self.decided(found),
             (Phase::Assess, Fact::Progress(progress)) => self.assessed(progress),
@@ -254,7 +275,12 @@ impl Machine {
     }
 
     fn seal_next(&self) -> Phase {
-        if self.open.is_empty() { Phase::ReadNext } else { Phase::FindEnd }
+        match (self.open.is_empty(), self.is_sealed) {
+            (false, _) => Phase::FindEnd,
+            (true, true) => Phase::ReadNext,
+            // Lanes that are all closed hold nothing up: those of the next set go on.
+            (true, false) => Phase::FinishClosed,
+        }
     }
 
     fn assessed(&mut self, progress: Progress) -> Phase {
@@ -287,10 +313,14 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::LaneSetNumber;
 
     const G1: GenerationNumber = GenerationNumber(1);
     const G2: GenerationNumber = GenerationNumber(2);
-    const LANE: Lane = Lane { index: 0, count: 1 };
+    const LANE: Lane = Lane::of_first_set(0, 1);
+    const FREE: End = End { free: Epoch(5), is_sealed: false, is_closed: false };
+    const SEALED: End = End { free: Epoch(6), is_sealed: true, is_closed: false };
+    const CLOSED: End = End { free: Epoch(6), is_sealed: false, is_closed: true };
 
     fn pointer(number: u32, generation: GenerationNumber) -> Pointer {
         Pointer { number: PointerNumber(number), ..Pointer::first(generation) }
@@ -310,10 +340,10 @@ mod tests {
     fn sealed() -> Machine {
         let mut machine = started();
         machine.apply(Fact::CaughtUp);
-        machine.apply(Fact::End(End { free: Epoch(5), is_sealed: false }));
+        machine.apply(Fact::End(FREE));
         assert_eq!(machine.next(), Action::Seal(G1, LANE, Epoch(5), PointerNumber(2)));
         machine.apply(Fact::Tried);
-        machine.apply(Fact::End(End { free: Epoch(6), is_sealed: true }));
+        machine.apply(Fact::End(SEALED));
         assert_eq!(machine.next(), Action::ReadNext(PointerNumber(2)));
         machine
     }
@@ -359,10 +389,37 @@ mod tests {
     fn k3_a_consumer_that_takes_the_epoch_makes_the_tool_look_again() {
         let mut machine = started();
         machine.apply(Fact::CaughtUp);
-        machine.apply(Fact::End(End { free: Epoch(5), is_sealed: false }));
+        machine.apply(Fact::End(FREE));
         machine.apply(Fact::Tried);
-        machine.apply(Fact::End(End { free: Epoch(6), is_sealed: false }));
+        machine.apply(Fact::End(End { free: Epoch(6), ..FREE }));
         assert_eq!(machine.next(), Action::Seal(G1, LANE, Epoch(6), PointerNumber(2)));
+    }
+
+    #[test]
+    fn n5_a_tool_that_finds_every_lane_closed_seals_those_of_the_next_set() {
+        let next = Lane { set: LaneSetNumber(2), index: 0, count: 1 };
+        let mut machine = started();
+        machine.apply(Fact::CaughtUp);
+        machine.apply(Fact::End(CLOSED));
+        assert_eq!(machine.next(), Action::Finish(G1), "that they are closed is committed");
+        machine.apply(Fact::Finished);
+        assert_eq!(machine.next(), Action::ReadLanes(G1));
+        machine.apply(Fact::Lanes(vec![next]));
+        assert_eq!(machine.next(), Action::FindEnd(G1, next, PointerNumber(2)));
+        machine.apply(Fact::End(SEALED));
+        assert_eq!(machine.next(), Action::ReadNext(PointerNumber(2)));
+    }
+
+    #[test]
+    fn n5_a_closed_lane_beside_a_sealed_one_needs_no_seal() {
+        let mut machine = Machine::new(G2);
+        let lanes = [0, 1].map(|index| Lane::of_first_set(index, 2));
+        machine.apply(Fact::Start { highest: pointer(1, G1), lanes: lanes.to_vec() });
+        machine.apply(Fact::CaughtUp);
+        for end in [SEALED, CLOSED] {
+            machine.apply(Fact::End(end));
+        }
+        assert_eq!(machine.next(), Action::ReadNext(PointerNumber(2)), "the next set cannot begin");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use headwater_common::retry::Policy;
 
 use super::machine::{Action, End, Fact, Machine, Outcome, Positions, Progress};
-use crate::commit::{committed_everywhere, furthest_after, positions_after, read_cut};
+use crate::commit::{committed_everywhere, committed_everywhere_of, furthest_after, positions_after, read_cut};
 use crate::cut::Cut;
 use crate::error::Error;
 use crate::generation::{self, OpenGeneration};
+use crate::lanes;
 use crate::layout::{self, Epoch, GenerationNumber, Lane, Output, PointerNumber, TableName};
 use crate::pointer::{self, Pointer};
 use crate::schema::SchemaVersion;
@@ -94,9 +95,13 @@ pub async fn cut_over(settings: Settings, hands: &mut dyn Hands) -> Result<Outco
             }
             Action::ReadPointer => {
                 let (highest, lanes) = tool.start().await?;
-                let lane_count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
-                steps_left = steps_left.saturating_mul(lane_count.saturating_add(1));
+                steps_left = steps_max(&lanes);
                 Fact::Start { highest, lanes }
+            }
+            Action::ReadLanes(live) => {
+                let lanes: Vec<_> = lanes::current(&tool.open(live).await?).await?.set.lanes().collect();
+                steps_left = steps_max(&lanes);
+                Fact::Lanes(lanes)
             }
             Action::Approach { live, target, after } => {
                 let positions = committed(&tool.open(live).await?).await?;
@@ -131,6 +136,12 @@ pub async fn cut_over(settings: Settings, hands: &mut dyn Hands) -> Result<Outco
     }
 }
 
+/// How many steps a set of lanes may take. Sets that follow one another are bounded by the tries.
+fn steps_max(lanes: &[Lane]) -> u32 {
+    let lane_count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+    STEPS_A_LANE_MAX.saturating_mul(lane_count.saturating_add(1))
+}
+
 struct Tool {
     settings: Settings,
     machine: Machine,
@@ -150,7 +161,7 @@ impl Tool {
         if highest.generation != *target && schemas(&live).await?.is_none() {
             return Err(Error::NothingToSeal { table: table.clone(), generation: highest.generation });
         }
-        Ok((highest, live.description.lane_set().collect()))
+        Ok((highest, lanes::current(&live).await?.set.lanes().collect()))
     }
 
     async fn open(&self, number: GenerationNumber) -> Result<OpenGeneration, Error> {
@@ -191,11 +202,16 @@ impl Tool {
     }
 }
 
-/// Returns where a lane ends, and whether it is sealed for the pointer.
+/// Returns where a lane ends, whether it is sealed for the pointer, and whether it is closed.
 async fn find_end(generation: &OpenGeneration, lane: Lane, wanted: PointerNumber) -> Result<End, Error> {
-    let mut end = End { free: committed_everywhere(generation, lane).await?.next(), is_sealed: false };
+    let committed = committed_everywhere(generation, lane).await?;
+    let mut end = End { free: committed.next(), is_sealed: false, is_closed: false };
+    if committed > Epoch(0) {
+        end.is_closed = read_cut(generation, lane, committed).await?.is_some_and(|cut| cut.closes.is_some());
+    }
     while let Some(cut) = read_cut(generation, lane, end.free).await? {
         end.is_sealed |= cut.seal == Some(wanted);
+        end.is_closed |= cut.closes.is_some();
         end.free = end.free.next();
     }
     Ok(end)
@@ -231,7 +247,7 @@ async fn schemas(generation: &OpenGeneration) -> Result<Option<BTreeMap<Output, 
 pub async fn read_progress(live: &OpenGeneration, target: &OpenGeneration) -> Result<Progress, Error> {
     let mut progress = Progress { target: committed(target).await?, ..Progress::default() };
     let mut ends = Vec::new();
-    for lane in live.description.lane_set() {
+    for lane in lanes::current(live).await?.set.lanes() {
         let Published { committed, end, is_unfinished } = published(live, lane).await?;
         debug_assert!(committed <= end, "what is committed was published");
         progress.is_unfinished |= is_unfinished;
@@ -268,9 +284,6 @@ pub async fn published(generation: &OpenGeneration, lane: Lane) -> Result<Publis
 
 /// Returns where a generation stands with what every output has committed.
 async fn committed(generation: &OpenGeneration) -> Result<Positions, Error> {
-    let mut epochs = Vec::new();
-    for lane in generation.description.lane_set() {
-        epochs.push((lane, committed_everywhere(generation, lane).await?));
-    }
-    furthest_after(generation, epochs).await
+    let lanes = lanes::current(generation).await?.set.lanes();
+    furthest_after(generation, committed_everywhere_of(generation, lanes).await?).await
 }

@@ -4,6 +4,7 @@
 use headwater_common::position::{Position, ShardId};
 use headwater_consumer::driver::Error as ConsumerError;
 use headwater_consumer::recorded::RecordedCuts;
+use headwater_lake::lanes;
 use headwater_stream::{Error as StreamError, Shard};
 
 use super::{Range, Request};
@@ -19,7 +20,7 @@ impl Request {
     /// # Errors
     /// When the stream is another one, or the lake or the stream do not answer. What is lost is in the answer.
     pub async fn range(&self) -> Result<Range, Error> {
-        self.check()?;
+        self.check().await?;
         let source = self.source.as_ref();
         let listed = source.shards().await.map_err(|error| self.stream_failed(error))?;
         self.check_shards(&listed)?;
@@ -55,7 +56,12 @@ impl Request {
             let first = from.get(shard).copied().unwrap_or_default();
             stretches.extend(self.divide(shard, first, *last, &held).await?);
         }
-        Ok(Range { resumed, start, from, until, stretches })
+        let lanes = match (&resumed, self.lanes) {
+            (Some(generation), _) => generation.description.lanes,
+            (None, Some(lanes)) => lanes,
+            (None, None) => lanes::highest(&self.live).await?.count,
+        };
+        Ok(Range { resumed, lanes, start, from, until, stretches })
     }
 
     /// Refuses positions of shards that the stream does not have.

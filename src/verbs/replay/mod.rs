@@ -79,7 +79,7 @@ async fn request(place: &ReplayPlace, what: &ReplayWhat) -> anyhow::Result<Reque
         stream,
         archives: archived,
         pipeline: pipeline(Pipeline::of(&live.description)?, what),
-        lanes: what.lanes.unwrap_or(live.description.lanes),
+        lanes: what.lanes,
         live,
         beginning,
         since: what.since.clone(),

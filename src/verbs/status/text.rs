@@ -40,6 +40,9 @@ pub(super) fn text(document: &Value) -> String {
             line(lane_line(lane));
             unusual_positions(lane).into_iter().for_each(&mut line);
         }
+        if let Some(next) = table["next_lanes"].as_u64() {
+            line(format!("  these lanes are being closed; {next} others follow"));
+        }
         line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
     }
     out

@@ -6,12 +6,13 @@ use std::time::Duration;
 use headwater_lake::commit::{Standing, Unblock, unblock};
 use headwater_lake::cut::Cut;
 use headwater_lake::cutover::{Action, End, Fact, Machine, Outcome, Positions};
-use headwater_lake::layout::{GenerationNumber, Lane, PointerNumber};
+use headwater_lake::lanes::LaneSet;
+use headwater_lake::layout::{GenerationNumber, Lane, LaneSetNumber, PointerNumber};
 use headwater_lake::pointer::Pointer;
 
-use super::lake::{Lake, Request, number_of};
-use super::writer::{Step, Writer};
-use super::{Chance, LANES, Sabotage, lanes};
+use super::lake::{Lake, Numbers, Request, number_of};
+use super::writer::{Orders, Step, Writer};
+use super::{Chance, LANES, SHARDS, Sabotage, reads};
 
 /// How long a seal may block: here only whether it has been so long counts.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ const SEAL_WAIT: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct Consumer {
     writers: Vec<Writer>,
+    /// Whether it knows that there is a next set of lanes.
+    is_closing: bool,
 }
 
 impl Consumer {
@@ -29,12 +32,12 @@ impl Consumer {
 
     pub(super) fn act(&mut self, lake: &mut Lake, chance: &mut Chance) -> Result<(), String> {
         if self.writers.is_empty() {
-            self.open(lake.live(), lake.sabotage);
+            self.open(lake);
             return Ok(());
         }
-        let index = chance.below(LANES as usize);
-        let limit = lake.produced[index];
-        match self.writers[index].act(lake, limit, chance)? {
+        let index = chance.below(self.writers.len());
+        let orders = if self.is_closing { Orders::Close } else { Orders::Read(lake.produced) };
+        match self.writers[index].act(lake, orders, chance)? {
             Step::Went => {}
             Step::Gone => self.writers.clear(),
             Step::Idle => self.look(lake),
@@ -45,22 +48,44 @@ impl Consumer {
                 }
             }
             Step::Blocked(seal) => self.blocked(index, seal, lake, chance)?,
+            Step::Closed => self.closed(lake),
         }
         Ok(())
     }
 
-    fn open(&mut self, generation: GenerationNumber, sabotage: Sabotage) {
-        let carries = sabotage == Sabotage::PositionsAreKept;
-        let positions: Vec<_> = self.writers.iter().map(|writer| writer.position).collect();
-        self.writers = lanes().map(|lane| Writer::new(generation, lane, Standing::Live)).collect();
-        for (writer, position) in self.writers.iter_mut().zip(positions).filter(|_| carries) {
-            writer.carried = Some(position);
+    /// Opens the live generation, with the lanes that are worked on there.
+    fn open(&mut self, lake: &Lake) {
+        let mut carried = Numbers::default();
+        for writer in &self.writers {
+            let mine = (0..SHARDS).filter(|shard| reads(writer.lane, *shard));
+            mine.for_each(|shard| carried[shard] = writer.positions[shard]);
+        }
+        let carries = lake.sabotage == Sabotage::PositionsAreKept && !self.writers.is_empty();
+        let generation = lake.live();
+        let current = lake.current(generation);
+        self.is_closing = current.next.is_some() && lake.sabotage != Sabotage::NextLanesAreNotLookedFor;
+        self.writers = current.set.lanes().map(|lane| Writer::new(generation, lane, Standing::Live)).collect();
+        for writer in self.writers.iter_mut().filter(|_| carries) {
+            writer.carried = Some(carried);
         }
     }
 
+    /// Looks for the next pointer, and for the next set of lanes.
     fn look(&mut self, lake: &Lake) {
         if !self.is_in(lake.live()) && lake.sabotage != Sabotage::PointerIsNotLookedFor {
-            self.open(lake.live(), lake.sabotage);
+            return self.open(lake);
+        }
+        let writer = &self.writers[0];
+        let has_next = lake.highest_set(writer.generation).number > writer.lane.set;
+        self.is_closing |= has_next && lake.sabotage != Sabotage::NextLanesAreNotLookedFor;
+    }
+
+    /// One of the lanes is closed: so are the others to be, and then the next ones begin.
+    fn closed(&mut self, lake: &Lake) {
+        self.is_closing |= lake.sabotage != Sabotage::NextLanesAreNotLookedFor;
+        let is_hasty = lake.sabotage == Sabotage::OneClosedLaneIsEnough;
+        if is_hasty || self.writers.iter().all(Writer::is_closed) {
+            self.open(lake);
         }
     }
 
@@ -88,7 +113,7 @@ impl Consumer {
         }
         let waited = if is_overdue { SEAL_WAIT } else { Duration::ZERO };
         match unblock(seal, own, &highest, waited, SEAL_WAIT) {
-            Unblock::MoveTo(pointer) => self.open(pointer.generation, lake.sabotage),
+            Unblock::MoveTo(_) => self.open(lake),
             Unblock::Pass => writer.machine.look_again(),
             Unblock::Break(pointer) => self.breaks(pointer, lake, chance)?,
             Unblock::Wait => {}
@@ -112,10 +137,17 @@ pub(super) struct Tool {
     /// The generation that the pointer it read names.
     left: Option<GenerationNumber>,
     machine: Machine,
-    /// Who works for it, lane by lane; `None` where that is done.
-    hands: Option<Vec<Option<Writer>>>,
-    /// How far the hands read.
-    limits: Vec<u64>,
+    hands: Option<Hands>,
+}
+
+/// Who works for a tool.
+struct Hands {
+    /// Lane by lane; `None` where it is done.
+    writers: Vec<Option<Writer>>,
+    /// What they are to do.
+    orders: Orders,
+    /// Whether one of the lanes is closed.
+    has_closed: bool,
 }
 
 /// How the hands' work ended.
@@ -128,7 +160,7 @@ enum Work {
 
 impl Tool {
     pub(super) fn new(target: GenerationNumber) -> Self {
-        Self { target, left: None, machine: Machine::new(target), hands: None, limits: Vec::new() }
+        Self { target, left: None, machine: Machine::new(target), hands: None }
     }
 
     /// Does one thing; true when the tool is at its end.
@@ -154,7 +186,8 @@ impl Tool {
                     highest.retired.clear();
                 }
                 self.left = Some(highest.generation);
-                Fact::Start { highest, lanes: lanes().collect() }
+                let lanes = lanes_to_seal(highest.generation, lake);
+                Fact::Start { highest, lanes }
             }
             // Nothing depends on how far this gets.
             Action::Approach { .. } if self.hands.is_none() && chance.one_in(3) => Fact::CaughtUp,
@@ -166,10 +199,10 @@ impl Tool {
                     Work::Overtaken => Fact::Overtaken,
                 }
             }
+            Action::ReadLanes(live) => Fact::Lanes(lanes_to_seal(live, lake)),
             Action::FindEnd(live, lane, wanted) => Fact::End(find_end(live, lane, wanted, lake)),
             Action::Seal(live, lane, epoch, wanted) => {
-                let positions = BTreeMap::from([(lake.shard(lane), headwater_common::position::Position::START)]);
-                let cut = Cut::sealing(wanted, (live, lane, epoch), String::new(), &BTreeMap::new(), positions);
+                let cut = Cut::sealing(wanted, (live, lane, epoch), String::new(), &BTreeMap::new(), BTreeMap::new());
                 let is_lost = chance.trouble_one_in(9);
                 lake.ask(Request::Cut { cut, standing: None }, is_lost, chance)?;
                 Fact::Tried
@@ -187,7 +220,7 @@ impl Tool {
                 Fact::Progress(progress)
             }
             Action::Finish(live) => {
-                let limits = vec![0; LANES as usize];
+                let limits = Numbers::default();
                 match self.work(live, Standing::Live, limits, lake, chance)? {
                     Work::GoesOn => return Ok(false),
                     Work::Done | Work::Overtaken => Fact::Finished,
@@ -225,28 +258,39 @@ impl Tool {
         &mut self,
         generation: GenerationNumber,
         standing: Standing,
-        limits: Vec<u64>,
+        limits: Numbers,
         lake: &mut Lake,
         chance: &mut Chance,
     ) -> Result<Work, String> {
+        let is_candidate = standing != Standing::Live;
         if self.hands.is_none() {
             // A target may run ahead of the live generation.
-            let runs_ahead = standing != Standing::Live && chance.one_in(4);
-            self.limits = if runs_ahead { lake.produced.clone() } else { limits };
-            self.hands = Some(lanes().map(|lane| Some(Writer::new(generation, lane, standing))).collect());
+            let runs_ahead = is_candidate && chance.one_in(4);
+            let current = lake.current(generation);
+            let is_blind = lake.sabotage == Sabotage::CandidateClosesNothing;
+            let orders = match current.next {
+                Some(_) if is_candidate && !is_blind => Orders::Close,
+                _ if runs_ahead => Orders::Read(lake.produced),
+                _ => Orders::Read(limits),
+            };
+            let writers = current.set.lanes().map(|lane| Some(Writer::new(generation, lane, standing))).collect();
+            self.hands = Some(Hands { writers, orders, has_closed: false });
         }
         let hands = self.hands.as_mut().expect("they were just called");
-        let start = chance.below(LANES as usize);
-        let mut order = (start..LANES as usize).chain(0..start);
-        let Some(index) = order.find(|index| hands[*index].is_some()) else {
+        let start = chance.below(hands.writers.len());
+        let mut order = (start..hands.writers.len()).chain(0..start);
+        let Some(index) = order.find(|index| hands.writers[*index].is_some()) else {
+            // What is left of a change of lanes is carried out.
+            let goes_on = hands.has_closed && is_candidate;
             self.hands = None;
-            return Ok(Work::Done);
+            return Ok(if goes_on { Work::GoesOn } else { Work::Done });
         };
-        let writer = hands[index].as_mut().expect("it was just found");
-        match writer.act(lake, self.limits[index], chance)? {
+        let writer = hands.writers[index].as_mut().expect("it was just found");
+        match writer.act(lake, hands.orders, chance)? {
             Step::Went | Step::Released => {}
-            Step::Idle => hands[index] = None,
-            Step::Blocked(_) if standing == Standing::Live => hands[index] = None,
+            Step::Idle => hands.writers[index] = None,
+            Step::Closed => (hands.writers[index], hands.has_closed) = (None, true),
+            Step::Blocked(_) if !is_candidate => hands.writers[index] = None,
             Step::Blocked(_) | Step::Gone => {
                 lake.statistics.overtaken += 1;
                 self.hands = None;
@@ -257,12 +301,30 @@ impl Tool {
     }
 }
 
+/// The lanes that are worked on, or those that a tool takes for them.
+fn lanes_to_seal(generation: GenerationNumber, lake: &Lake) -> Vec<Lane> {
+    let mut set = lake.current(generation).set;
+    if lake.sabotage == Sabotage::ToolKnowsFirstLanes {
+        set = LaneSet { number: LaneSetNumber::FIRST, count: LANES };
+    }
+    set.lanes().collect()
+}
+
 fn find_end(live: GenerationNumber, lane: Lane, wanted: PointerNumber, lake: &Lake) -> End {
     let mut end = lake.end(live, lane, wanted);
     end.is_sealed |= lake.sabotage == Sabotage::LaneIsNotSealed && lane.index == 1;
+    match lake.sabotage {
+        Sabotage::ClosedIsSealed => (end.is_sealed, end.is_closed) = (end.is_sealed || end.is_closed, false),
+        Sabotage::ToolKnowsFirstLanes => end.is_closed = false,
+        _ => {}
+    }
     end
 }
 
-fn numbers(positions: &Positions, lake: &Lake) -> Vec<u64> {
-    lanes().map(|lane| positions.get(&lake.shard(lane)).map_or(0, |position| number_of(*position))).collect()
+fn numbers(positions: &Positions, lake: &Lake) -> Numbers {
+    let mut numbers = Numbers::default();
+    for (shard, number) in numbers.iter_mut().enumerate() {
+        *number = positions.get(&lake.shard(shard)).map_or(0, |position| number_of(*position));
+    }
+    numbers
 }

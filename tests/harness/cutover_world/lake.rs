@@ -7,21 +7,29 @@ use headwater_lake::commit::{SealState, Standing, Table, seal_state};
 use headwater_lake::cut::Cut;
 use headwater_lake::cutover::{End, Positions, Progress};
 use headwater_lake::digest::RowDigest;
-use headwater_lake::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumber};
+use headwater_lake::lanes::{Current, LaneSet};
+use headwater_lake::layout::{Epoch, GenerationNumber, Lane, LaneSetNumber, Output, PointerNumber};
 use headwater_lake::pointer::Pointer;
 
-use super::{Chance, EVENTS_PER_LANE, GENERATIONS, LANES, Sabotage, Statistics, lanes};
+use super::{Chance, EVENTS_PER_SHARD, GENERATIONS, LANES, SHARDS, Sabotage, Statistics};
 
 /// A table at one version: how many commits it has.
 pub(super) type Version = usize;
+
+/// The last event of each shard.
+pub(super) type Numbers = [u64; SHARDS];
+
+/// Events of one shard: after the first number, up to the second.
+pub(super) type Stretch = (usize, u64, u64);
 
 /// A request to write.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Cut { cut: Cut, standing: Option<Standing> },
-    File { generation: GenerationNumber, lane: Lane, epoch: Epoch, events: (u64, u64) },
+    File { generation: GenerationNumber, lane: Lane, epoch: Epoch, stretches: Vec<Stretch> },
     Commit { generation: GenerationNumber, lane: Lane, epoch: Epoch, output: Output, base: Version, standing: Standing },
     Pointer { pointer: Pointer, by_tool: bool },
+    Lanes { generation: GenerationNumber, set: LaneSet },
 }
 
 /// What comes back.
@@ -40,18 +48,20 @@ pub(super) struct Lake {
     generations: Vec<Tables>,
     /// Requests that are still on their way.
     late: Vec<Request>,
-    /// The newest event of each lane.
-    pub(super) produced: Vec<u64>,
-    /// The last event of each lane that readers have seen.
-    shown: Vec<u64>,
+    /// The newest event of each shard.
+    pub(super) produced: Numbers,
+    /// The last event of each shard that readers have seen.
+    shown: Numbers,
     shards: Vec<ShardId>,
     pub(super) sabotage: Sabotage,
     pub(super) statistics: Statistics,
 }
 
-#[derive(Default)]
+#[derive(Clone)]
 struct Tables {
-    lanes: Vec<LaneTables>,
+    lanes: BTreeMap<Lane, LaneTables>,
+    /// Lanes of each set.
+    sets: Vec<u32>,
     versions: [Version; 2],
     is_removed: bool,
 }
@@ -60,28 +70,17 @@ struct Tables {
 struct LaneTables {
     /// Cut n is at n - 1.
     cuts: Vec<Cut>,
-    /// The last event after each cut.
-    ends: Vec<u64>,
+    /// Where the lane's shards stand after each cut.
+    ends: Vec<Numbers>,
     /// The last committed epoch of each output.
     committed: [Epoch; 2],
-    /// The files by epoch: after this event, up to that one.
-    files: BTreeMap<Epoch, (u64, u64)>,
+    /// The files by epoch.
+    files: BTreeMap<Epoch, Vec<Stretch>>,
     /// Whether a candidate has passed the seals that the lane was left with.
     is_opened: bool,
 }
 
 impl LaneTables {
-    fn end_at(&self, epoch: Epoch) -> u64 {
-        match epoch.0 {
-            0 => 0,
-            number => self.ends[index(number - 1)],
-        }
-    }
-
-    fn end(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
     fn committed_everywhere(&self) -> Epoch {
         self.committed[0].min(self.committed[1])
     }
@@ -94,18 +93,64 @@ impl LaneTables {
     fn uncommitted(&self) -> &[Cut] {
         &self.cuts[index(self.committed_everywhere().0)..]
     }
+
+    fn is_closed(&self) -> bool {
+        self.cuts.last().is_some_and(|cut| cut.closes.is_some())
+    }
+
+    fn is_closed_and_committed(&self) -> bool {
+        self.is_closed() && self.uncommitted().is_empty()
+    }
+}
+
+impl Tables {
+    fn new() -> Self {
+        let mut tables = Self { lanes: BTreeMap::new(), sets: Vec::new(), versions: [0; 2], is_removed: false };
+        tables.add_set(LaneSet { number: LaneSetNumber::FIRST, count: LANES });
+        tables
+    }
+
+    fn add_set(&mut self, set: LaneSet) {
+        self.sets.truncate(index(u64::from(set.number.0) - 1));
+        self.sets.push(set.count);
+        for lane in set.lanes() {
+            self.lanes.entry(lane).or_default();
+        }
+    }
+
+    fn set(&self, number: LaneSetNumber) -> Option<LaneSet> {
+        let count = self.sets.get(index(u64::from(number.0) - 1))?;
+        Some(LaneSet { number, count: *count })
+    }
+
+    fn of_set(&self, set: LaneSet) -> impl Iterator<Item = &LaneTables> {
+        set.lanes().map(|lane| &self.lanes[&lane])
+    }
+
+    /// Where the shards stand in all, as far as `epoch_of` counts.
+    fn furthest(&self, epoch_of: impl Fn(&LaneTables) -> Epoch) -> Numbers {
+        let mut furthest = Numbers::default();
+        for lane in self.lanes.values() {
+            let end = index(epoch_of(lane).0).checked_sub(1).map(|at| lane.ends[at]).unwrap_or_default();
+            (0..SHARDS).for_each(|shard| furthest[shard] = furthest[shard].max(end[shard]));
+        }
+        furthest
+    }
+
+    fn published(&self) -> Numbers {
+        self.furthest(|lane| Epoch(lane.cuts.len() as u64))
+    }
 }
 
 impl Lake {
     pub(super) fn new(sabotage: Sabotage) -> Self {
-        let tables = || Tables { lanes: vec![LaneTables::default(); LANES as usize], ..Tables::default() };
         Self {
             pointers: vec![Pointer::first(GenerationNumber::FIRST)],
-            generations: (0..GENERATIONS).map(|_| tables()).collect(),
+            generations: (0..GENERATIONS).map(|_| Tables::new()).collect(),
             late: Vec::new(),
-            produced: vec![0; LANES as usize],
-            shown: vec![0; LANES as usize],
-            shards: lanes().map(|lane| lane.index.to_string().as_str().into()).collect(),
+            produced: Numbers::default(),
+            shown: Numbers::default(),
+            shards: (0..SHARDS).map(|shard| shard.to_string().as_str().into()).collect(),
             sabotage,
             statistics: Statistics::default(),
         }
@@ -127,8 +172,33 @@ impl Lake {
         self.tables(generation).is_removed
     }
 
-    pub(super) fn shard(&self, lane: Lane) -> ShardId {
-        self.shards[lane.index as usize].clone()
+    pub(super) fn shard(&self, shard: usize) -> ShardId {
+        self.shards[shard].clone()
+    }
+
+    pub(super) fn highest_set(&self, generation: GenerationNumber) -> LaneSet {
+        let tables = self.tables(generation);
+        let number = u32::try_from(tables.sets.len()).expect("toy numbers are small");
+        tables.set(LaneSetNumber(number)).expect("every generation has a set")
+    }
+
+    /// Returns the set that is worked on: the highest whose lanes may begin.
+    pub(super) fn current(&self, generation: GenerationNumber) -> Current {
+        let tables = self.tables(generation);
+        let mut current = Current { set: self.highest_set(generation), next: None };
+        while let Some(before) = current.set.number.before().and_then(|number| tables.set(number)) {
+            let mut lanes = tables.of_set(before);
+            let may_begin = match self.sabotage {
+                Sabotage::OneClosedLaneIsEnough => lanes.any(LaneTables::is_closed_and_committed),
+                Sabotage::ClosingIsNotCommitted => lanes.all(LaneTables::is_closed),
+                _ => lanes.all(LaneTables::is_closed_and_committed),
+            };
+            if may_begin {
+                break;
+            }
+            current = Current { set: before, next: Some(current.set) };
+        }
+        current
     }
 
     pub(super) fn table(&self, generation: GenerationNumber, lane: Lane, output: Output) -> Table<Version> {
@@ -140,34 +210,47 @@ impl Lake {
         self.lane(generation, lane).cut(epoch)
     }
 
-    pub(super) fn end_at(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> u64 {
-        self.lane(generation, lane).end_at(epoch)
+    /// Returns where the shards stand for a lane after an epoch: before its first, where the set before has ended.
+    pub(super) fn end_at(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> Numbers {
+        if let Some(at) = index(epoch.0).checked_sub(1) {
+            return self.lane(generation, lane).ends[at];
+        }
+        let tables = self.tables(generation);
+        let mut beginning = Numbers::default();
+        let before = lane.set.before().and_then(|number| tables.set(number));
+        for lane in before.into_iter().flat_map(LaneSet::lanes).filter(|_| self.sabotage != Sabotage::LanesBeginAnew) {
+            let end = self.end_at(generation, lane, self.lane(generation, lane).committed_everywhere());
+            (0..SHARDS).for_each(|shard| beginning[shard] = beginning[shard].max(end[shard]));
+        }
+        beginning
     }
 
     pub(super) fn file(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> Option<RowDigest> {
-        self.lane(generation, lane).files.get(&epoch).map(|events| digest(*events))
+        self.lane(generation, lane).files.get(&epoch).map(|stretches| digest(stretches))
     }
 
-    /// Returns the last committed event of each lane.
-    pub(super) fn committed(&self, generation: GenerationNumber) -> Vec<u64> {
-        lanes().map(|lane| self.lane(generation, lane)).map(|lane| lane.end_at(lane.committed_everywhere())).collect()
+    /// Returns the last committed event of each shard.
+    pub(super) fn committed(&self, generation: GenerationNumber) -> Numbers {
+        self.tables(generation).furthest(LaneTables::committed_everywhere)
     }
 
-    pub(super) fn positions(&self, numbers: impl IntoIterator<Item = u64>) -> Positions {
-        self.shards.iter().cloned().zip(numbers.into_iter().map(|number| Position::of_record(number.into()))).collect()
+    pub(super) fn positions(&self, numbers: Numbers) -> Positions {
+        let positions = numbers.map(|number| Position::of_record(number.into()));
+        self.shards.iter().cloned().zip(positions).collect()
     }
 
     pub(super) fn end(&self, generation: GenerationNumber, lane: Lane, wanted: PointerNumber) -> End {
         let lane = self.lane(generation, lane);
         let is_sealed = lane.uncommitted().iter().any(|cut| cut.seal == Some(wanted));
-        End { free: Epoch(lane.cuts.len() as u64 + 1), is_sealed }
+        End { free: Epoch(lane.cuts.len() as u64 + 1), is_sealed, is_closed: lane.is_closed() }
     }
 
     pub(super) fn progress(&self, live: GenerationNumber, target: GenerationNumber) -> Progress {
-        let is_unfinished = |lane| self.lane(live, lane).uncommitted().iter().any(|cut| cut.seal.is_none());
+        let tables = self.tables(live);
+        let is_unfinished = |lane: &LaneTables| lane.uncommitted().iter().any(|cut| cut.seal.is_none());
         Progress {
-            is_unfinished: lanes().any(is_unfinished),
-            live: self.positions(lanes().map(|lane| self.lane(live, lane).end())),
+            is_unfinished: tables.of_set(self.current(live).set).any(is_unfinished),
+            live: self.positions(tables.published()),
             target: self.positions(self.committed(target)),
         }
     }
@@ -204,45 +287,80 @@ impl Lake {
     fn arrive(&mut self, request: Request) -> Result<bool, String> {
         match request {
             Request::Cut { cut, standing } => self.create_cut(cut, standing),
-            Request::File { generation, lane, epoch, events } => {
+            Request::File { generation, lane, epoch, stretches } => {
                 let files = &mut self.lane_mut(generation, lane).files;
                 let is_new = !files.contains_key(&epoch);
-                files.entry(epoch).or_insert(events);
+                files.entry(epoch).or_insert(stretches);
                 Ok(is_new)
             }
             Request::Commit { generation, lane, epoch, output, base, standing } => {
                 self.commit(generation, lane, epoch, output, base, standing)
             }
             Request::Pointer { pointer, by_tool } => self.create_pointer(pointer, by_tool),
+            Request::Lanes { generation, set } => Ok(self.create_set(generation, set)),
         }
     }
 
+    fn create_set(&mut self, generation: GenerationNumber, set: LaneSet) -> bool {
+        let replaces = self.sabotage == Sabotage::SetIsReplaced;
+        let tables = self.tables_mut(generation);
+        let is_there = tables.set(set.number).is_some();
+        if tables.is_removed || (is_there && !replaces) {
+            self.statistics.taken += 1;
+            return false;
+        }
+        tables.add_set(set);
+        self.statistics.asked += 1;
+        true
+    }
+
     fn create_cut(&mut self, cut: Cut, standing: Option<Standing>) -> Result<bool, String> {
-        let live = self.live();
         let generation = cut.generation;
-        let is_removed = self.is_removed(generation);
-        let lane = self.lane_mut(generation, cut.lane);
+        let (lane, tables) = (self.lane(generation, cut.lane), self.tables(generation));
         let next = lane.cuts.len() as u64 + 1;
-        if cut.epoch.0 < next || is_removed {
+        if cut.epoch.0 < next || tables.is_removed {
             return Ok(false);
         }
         let place = || format!("{generation} lane {} epoch {}", cut.lane, cut.epoch);
         if cut.epoch.0 > next {
             return Err(format!("{}: there is a gap before it", place()));
         }
-        let mut end = lane.end();
-        if let Some(segment) = cut.segments.first() {
-            if number_of(segment.from) != end {
-                return Err(format!("{}: begins after {}, the lane was left at {end}", place(), segment.from));
-            }
-            if standing == Some(Standing::Live) && generation != live && !lane.is_opened {
-                return Err(format!("{}: an event is published for readers while {live} is live", place()));
-            }
-            end = number_of(segment.to);
+        if lane.is_closed() {
+            return Err(format!("{}: it stands behind a closing cut", place()));
         }
+        if let Some(before) = cut.lane.set.before().and_then(|number| tables.set(number))
+            && !tables.of_set(before).all(LaneTables::is_closed_and_committed)
+            && self.sabotage != Sabotage::OneClosedLaneIsEnough
+        {
+            return Err(format!("{}: set {} of the lanes is not closed", place(), before.number));
+        }
+        let published = tables.published();
+        let mut end = self.end_at(generation, cut.lane, Epoch(next - 1));
+        for segment in &cut.segments {
+            let shard = self.shards.iter().position(|shard| *shard == segment.shard).expect("there are no others");
+            if number_of(segment.from) != published[shard] {
+                let (from, left) = (segment.from, published[shard]);
+                return Err(format!("{}: begins after {from}, shard {shard} was left at {left}", place()));
+            }
+            end[shard] = number_of(segment.to);
+        }
+        let live = self.live();
+        let is_for_readers = !cut.segments.is_empty() && standing == Some(Standing::Live);
+        if is_for_readers && generation != live && !self.is_opened(generation, cut.lane) {
+            return Err(format!("{}: an event is published for readers while {live} is live", place()));
+        }
+        self.statistics.begun += u64::from(next == 1 && cut.lane.set > LaneSetNumber::FIRST);
+        let lane = self.lane_mut(generation, cut.lane);
         lane.ends.push(end);
         lane.cuts.push(cut);
         Ok(true)
+    }
+
+    /// Whether a candidate has passed what the lane was left with, or, where it is of a later set, what kept it from
+    /// beginning.
+    fn is_opened(&self, generation: GenerationNumber, lane: Lane) -> bool {
+        let lanes = &self.tables(generation).lanes;
+        lanes.iter().any(|(other, tables)| tables.is_opened && (*other == lane || other.set < lane.set))
     }
 
     fn commit(
@@ -259,21 +377,23 @@ impl Lake {
         if tables.is_removed || tables.versions[output as usize] != base {
             return Ok(false);
         }
-        let tables_lane = &mut tables.lanes[lane.index as usize];
-        let before = tables_lane.committed[output as usize];
+        let of_lane = tables.lanes.get_mut(&lane).expect("a lane is made with its set");
+        let before = of_lane.committed[output as usize];
         if epoch != before.next() {
             return Err(format!("{generation} lane {lane}: {output} commits epoch {epoch} after {before}"));
         }
-        let cut = tables_lane.cut(epoch).ok_or_else(|| format!("{generation} {lane}: epoch {epoch} has no cut"))?;
-        let has_file = cut.output(output).files.is_empty() || tables_lane.files.contains_key(&epoch);
+        let cut = of_lane.cut(epoch).ok_or_else(|| format!("{generation} {lane}: epoch {epoch} has no cut"))?;
+        let has_file = cut.output(output).files.is_empty() || of_lane.files.contains_key(&epoch);
         if !has_file {
             return Err(format!("{generation} lane {lane}: epoch {epoch} is committed without its file"));
         }
+        let is_first = u64::from(output == Output::Events);
+        self.statistics.closed += if cut.closes.is_some() { is_first } else { 0 };
         if cut.seal.is_some() {
-            self.statistics.passed += u64::from(output == Output::Events);
-            tables_lane.is_opened |= generation != live && standing != Standing::Live;
+            self.statistics.passed += is_first;
+            of_lane.is_opened |= generation != live && standing != Standing::Live;
         }
-        tables_lane.committed[output as usize] = epoch;
+        of_lane.committed[output as usize] = epoch;
         tables.versions[output as usize] += 1;
         self.check_readers()?;
         Ok(true)
@@ -281,8 +401,8 @@ impl Lake {
 
     /// What is done to a seal in effect when the sentence that forbids it is taken out.
     pub(super) fn commit_seal_in_effect(&mut self, generation: GenerationNumber, lane: Lane) {
-        let tables = &mut self.generations[index(u64::from(generation.0) - 1)];
-        let of_lane = &mut tables.lanes[lane.index as usize];
+        let tables = self.tables_mut(generation);
+        let of_lane = tables.lanes.get_mut(&lane).expect("a lane is made with its set");
         for output in Output::ALL {
             let next = of_lane.committed[output as usize].next();
             if of_lane.cut(next).is_some_and(|cut| cut.seal.is_some()) {
@@ -312,7 +432,7 @@ impl Lake {
         }
         self.pointers.truncate(place);
         self.pointers.push(pointer);
-        for lane in &mut self.generations[index(u64::from(target.0) - 1)].lanes {
+        for lane in self.tables_mut(target).lanes.values_mut() {
             lane.is_opened = false;
         }
         self.check_readers()?;
@@ -321,66 +441,74 @@ impl Lake {
 
     pub(super) fn remove(&mut self, generation: GenerationNumber) -> Result<(), String> {
         self.statistics.removed += 1;
-        let tables = &mut self.generations[index(u64::from(generation.0) - 1)];
-        *tables = Tables { lanes: vec![LaneTables::default(); LANES as usize], is_removed: true, ..Tables::default() };
+        let tables = self.tables_mut(generation);
+        tables.lanes.values_mut().for_each(|lane| *lane = LaneTables::default());
+        tables.is_removed = true;
         self.check_readers()
     }
 
     /// The generation that is left is whole, and the one that becomes live has what it published.
     fn check_handover(&self, target: GenerationNumber) -> Result<(), String> {
         let live = self.live();
-        for lane in lanes() {
-            let (left, taken) = (self.lane(live, lane), self.lane(target, lane));
+        for (lane, left) in &self.tables(live).lanes {
             if left.uncommitted().iter().any(|cut| cut.seal.is_none()) {
                 return Err(format!("{live} is left with an epoch of lane {lane} that is not committed"));
             }
-            let (published, reached) = (left.end(), taken.end_at(taken.committed_everywhere()));
-            if reached < published {
-                let how = format!("with event {reached} of lane {lane}, {live} had {published}");
-                return Err(format!("{target} becomes live {how}"));
-            }
         }
-        Ok(())
+        let (published, reached) = (self.tables(live).published(), self.committed(target));
+        match (0..SHARDS).find(|shard| reached[*shard] < published[*shard]) {
+            Some(shard) => {
+                let (has, had) = (reached[shard], published[shard]);
+                Err(format!("{target} becomes live with event {has} of shard {shard}, {live} had {had}"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What readers have seen they see for ever.
     fn check_readers(&mut self) -> Result<(), String> {
         let live = self.live();
-        for lane in lanes() {
-            let tables = self.lane(live, lane);
-            let visible = tables.end_at(tables.committed[Output::Events as usize]);
-            let shown = &mut self.shown[lane.index as usize];
-            if visible < *shown {
-                return Err(format!("readers of {live} see events up to {visible} of lane {lane}, and saw {shown}"));
+        let visible = self.tables(live).furthest(|lane| lane.committed[Output::Events as usize]);
+        for (shard, shown) in self.shown.iter_mut().enumerate() {
+            if visible[shard] < *shown {
+                let sees = visible[shard];
+                return Err(format!("readers of {live} see events up to {sees} of shard {shard}, and saw {shown}"));
             }
-            *shown = visible;
+            *shown = visible[shard];
         }
         Ok(())
     }
 
+    /// All is committed, and no change of lanes is half done.
     pub(super) fn is_complete(&self) -> bool {
-        lanes()
-            .map(|lane| self.lane(self.live(), lane))
-            .all(|lane| lane.committed[0] == lane.committed[1] && lane.end_at(lane.committed[0]) == EVENTS_PER_LANE)
+        let live = self.live();
+        // A void seal in a lane that has nothing to read may wait for its commit for ever.
+        let is_done = |lane: &LaneTables| lane.uncommitted().iter().all(|cut| cut.segments.is_empty());
+        self.committed(live) == [EVENTS_PER_SHARD; SHARDS]
+            && self.tables(live).lanes.values().all(is_done)
+            && self.current(live).next.is_none()
     }
 
     /// Every event is a row of the live generation once, for who reads the Delta log and for who lists files.
     pub(super) fn check_complete(&self) -> Result<(), String> {
         let live = self.live();
-        let expected: Vec<u64> = (1..=EVENTS_PER_LANE).collect();
-        for lane in lanes() {
-            let tables = self.lane(live, lane);
-            let committed = |epoch: &Epoch| *epoch <= tables.committed[Output::Events as usize];
-            let rows = |files: Vec<(u64, u64)>| {
-                let mut rows: Vec<u64> = files.into_iter().flat_map(|(from, to)| from + 1..=to).collect();
-                rows.sort_unstable();
-                rows
-            };
-            let in_log = rows(tables.files.iter().filter(|(epoch, _)| committed(epoch)).map(|(_, at)| *at).collect());
-            let listed = rows(tables.files.values().copied().collect());
-            for (who, found) in [("of the Delta log", in_log), ("that list", listed)] {
+        let expected: Vec<u64> = (1..=EVENTS_PER_SHARD).collect();
+        let (mut in_log, mut listed) = ([const { Vec::new() }; SHARDS], [const { Vec::new() }; SHARDS]);
+        for tables in self.tables(live).lanes.values() {
+            for (epoch, stretches) in &tables.files {
+                for (shard, from, to) in stretches {
+                    listed[*shard].extend(from + 1..=*to);
+                    if *epoch <= tables.committed[Output::Events as usize] {
+                        in_log[*shard].extend(from + 1..=*to);
+                    }
+                }
+            }
+        }
+        for (who, rows) in [("of the Delta log", in_log), ("that list", listed)] {
+            for (shard, mut found) in rows.into_iter().enumerate() {
+                found.sort_unstable();
                 if found != expected {
-                    return Err(format!("{live} lane {lane}: readers {who} get {found:?}"));
+                    return Err(format!("{live} shard {shard}: readers {who} get {found:?}"));
                 }
             }
         }
@@ -396,17 +524,24 @@ impl Lake {
         &self.generations[index(u64::from(generation.0) - 1)]
     }
 
+    fn tables_mut(&mut self, generation: GenerationNumber) -> &mut Tables {
+        &mut self.generations[index(u64::from(generation.0) - 1)]
+    }
+
     fn lane(&self, generation: GenerationNumber, lane: Lane) -> &LaneTables {
-        &self.tables(generation).lanes[lane.index as usize]
+        &self.tables(generation).lanes[&lane]
     }
 
     fn lane_mut(&mut self, generation: GenerationNumber, lane: Lane) -> &mut LaneTables {
-        &mut self.generations[index(u64::from(generation.0) - 1)].lanes[lane.index as usize]
+        self.tables_mut(generation).lanes.get_mut(&lane).expect("a lane is made with its set")
     }
 }
 
-pub(super) fn digest((from, to): (u64, u64)) -> RowDigest {
-    RowDigest(u128::from(from) << 64 | u128::from(to))
+pub(super) fn digest(stretches: &[Stretch]) -> RowDigest {
+    let add = |sum: u128, (shard, from, to): &Stretch| {
+        sum.wrapping_mul(1_000_003) + ((*shard as u128) << 64 | u128::from(*from) << 32 | u128::from(*to)) + 1
+    };
+    RowDigest(stretches.iter().fold(0, add))
 }
 
 pub(super) fn number_of(position: Position) -> u64 {

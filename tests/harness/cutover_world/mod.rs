@@ -1,15 +1,17 @@
-//! Cutover and rollback in a simulated world: the product's own machines decide, for lanes
+//! Cutover, rollback and other lanes in a simulated world: the product's own machines decide, for lanes
 //! ([`headwater_lake::commit::Machine`]) and for tools ([`headwater_lake::cutover::Machine`]); this world acts.
 //!
-//! Events keep coming into two lanes, two consumers and two tools work on three generations, and between any two
-//! actions one of them may crash, pause for any length while another takes its place (a zombie), lose an answer, or have
-//! it come true later. Nothing bounds pointers or cuts. A schedule is a function of its seed. [`Sabotage`] takes one
-//! sentence of the protocol out at a time; the tests show that each of them is missed.
+//! Events keep coming into two shards, two consumers and two tools work on three generations, somebody asks for other
+//! lanes now and then, and between any two actions one of them may crash, pause for any length while another takes its
+//! place (a zombie), lose an answer, or have it come true later. Nothing bounds pointers, sets or cuts. A schedule is a
+//! function of its seed. [`Sabotage`] takes one sentence of the protocol out at a time; the tests show that each of them
+//! is missed.
 //!
 //! What is promised, and looked at after every action (`lake.rs`): readers of the live generation never lose sight of
 //! an event; nothing is published for readers in a generation that is left; a generation that is left has committed
-//! what it published; cuts join up. At the end of every schedule, with nothing but fair steps, every event is in the
-//! live generation once, for Delta readers and for listing readers, and every consumer works there.
+//! what it published; cuts join up, from one set of lanes to the next as well; nothing stands behind a closing cut. At
+//! the end of every schedule, with nothing but fair steps, every event is in the live generation once, for Delta readers
+//! and for listing readers, every consumer works there, and the lanes are those that were asked for last.
 
 mod actors;
 mod lake;
@@ -21,7 +23,8 @@ use std::time::Duration;
 
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::gc;
-use headwater_lake::layout::{GenerationNumber, Lane};
+use headwater_lake::lanes::LaneSet;
+use headwater_lake::layout::{GenerationNumber, Lane, LaneSetNumber};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -30,18 +33,23 @@ use self::lake::{Lake, Request};
 pub use self::sabotage::{SABOTAGES, Sabotage};
 pub use super::simulation::Moment;
 
+const SHARDS: usize = 2;
+/// Lanes of every generation's first set, and how many a later one may have: then some have no shard.
 const LANES: u32 = 2;
+const LANES_MAX: u32 = 3;
 const GENERATIONS: u32 = 3;
 const CONSUMERS: usize = 2;
 const TOOLS: usize = 2;
 const ZOMBIES_MAX: usize = 3;
-const EVENTS_PER_LANE: u64 = 6;
+const EVENTS_PER_SHARD: u64 = 6;
 /// How often a tool is started.
 const TOOL_RUNS: u32 = 5;
+/// How often other lanes are asked for.
+const ASKS: u32 = 3;
 /// Steps of a schedule in which things go wrong; afterwards everything must come to a good end.
 const TROUBLED_STEPS: usize = 500;
 /// Steps in which a world without trouble must be done.
-const CALM_STEPS: usize = 12_000;
+const CALM_STEPS: usize = 20_000;
 
 /// What happened in a schedule, for tests that want to know that it was eventful.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,11 +78,19 @@ pub struct Statistics {
     pub removed: u64,
     /// Tools that were refused a retired generation.
     pub refused: u64,
+    /// Sets of lanes that were asked for.
+    pub asked: u64,
+    /// Those among them that somebody else had said already.
+    pub taken: u64,
+    /// Lanes that were closed.
+    pub closed: u64,
+    /// Lanes of later sets that began.
+    pub begun: u64,
 }
 
 impl Statistics {
     /// Returns the counters, in order.
-    pub fn all(&self) -> [u64; 12] {
+    pub fn all(&self) -> [u64; 16] {
         [
             self.crashes,
             self.unknowns,
@@ -88,6 +104,10 @@ impl Statistics {
             self.zombies,
             self.removed,
             self.refused,
+            self.asked,
+            self.taken,
+            self.closed,
+            self.begun,
         ]
     }
 
@@ -105,6 +125,10 @@ impl Statistics {
         self.zombies += other.zombies;
         self.removed += other.removed;
         self.refused += other.refused;
+        self.asked += other.asked;
+        self.taken += other.taken;
+        self.closed += other.closed;
+        self.begun += other.begun;
     }
 }
 
@@ -129,7 +153,7 @@ pub fn run(seed: u64, sabotage: Sabotage) -> Result<Statistics, String> {
 pub fn run_with_crash(seed: u64, at: usize, moment: Moment) -> Result<bool, String> {
     let mut world = World::new(seed, Sabotage::None, false);
     for _ in 0..at {
-        if world.tool_runs_left == 0 && world.is_settled() {
+        if world.tool_runs_left == 0 && world.asks_left == 0 && world.is_settled() {
             return Ok(false);
         }
         world.step()?;
@@ -184,6 +208,7 @@ struct World {
     zombie_consumers: Vec<Consumer>,
     zombie_tools: Vec<Tool>,
     tool_runs_left: u32,
+    asks_left: u32,
     /// The generation that gc has in mind, and whether it may begin at all.
     doomed: Option<GenerationNumber>,
     gc_may_begin: bool,
@@ -201,6 +226,7 @@ impl World {
             zombie_consumers: Vec::new(),
             zombie_tools: Vec::new(),
             tool_runs_left: TOOL_RUNS,
+            asks_left: ASKS,
             doomed: None,
             gc_may_begin,
         }
@@ -209,15 +235,17 @@ impl World {
     /// Lets one process do one thing, an event come, or the network deliver something late.
     fn step(&mut self) -> Result<(), String> {
         if self.chance.one_in(10) {
-            let lane = self.chance.below(LANES as usize);
-            let produced = &mut self.lake.produced[lane];
-            *produced = (*produced + 1).min(EVENTS_PER_LANE);
+            let produced = &mut self.lake.produced[self.chance.below(SHARDS)];
+            *produced = (*produced + 1).min(EVENTS_PER_SHARD);
         }
         if self.chance.one_in(6) {
             self.lake.deliver_one(&mut self.chance)?;
         }
         if self.tool_runs_left > 0 && self.chance.one_in(12) {
             self.start_tool();
+        }
+        if self.asks_left > 0 && self.chance.one_in(60) {
+            self.ask_for_lanes()?;
         }
         let actor = self.choose();
         if self.chance.trouble_one_in(100) {
@@ -240,6 +268,24 @@ impl World {
             *slot = Some(Tool::new(target));
             self.tool_runs_left -= 1;
         }
+    }
+
+    /// A consumer is started with another number of lanes; mostly where readers are.
+    fn ask_for_lanes(&mut self) -> Result<(), String> {
+        self.asks_left -= 1;
+        let stale = GenerationNumber(self.chance.random.random_range(1..=GENERATIONS));
+        let generation = if self.chance.one_in(4) { stale } else { self.lake.live() };
+        let highest = self.lake.highest_set(generation);
+        let count = self.chance.random.random_range(1..=LANES_MAX);
+        if count == highest.count {
+            return Ok(());
+        }
+        // It may have looked before somebody else asked.
+        let is_late = self.chance.trouble_one_in(4) && highest.number > LaneSetNumber::FIRST;
+        let number = if is_late { highest.number } else { highest.number.next() };
+        let is_lost = self.chance.trouble_one_in(9);
+        let request = Request::Lanes { generation, set: LaneSet { number, count } };
+        self.lake.ask(request, is_lost, &mut self.chance).map(drop)
     }
 
     fn choose(&mut self) -> Actor {
@@ -349,8 +395,9 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.chance.is_troubled = false;
         self.tool_runs_left = 0;
+        self.asks_left = 0;
         self.gc_may_begin = false;
-        self.lake.produced = vec![EVENTS_PER_LANE; LANES as usize];
+        self.lake.produced = [EVENTS_PER_SHARD; SHARDS];
         self.lake.deliver_all()?;
         if self.chance.one_in(2) {
             self.tools = (0..TOOLS).map(|_| None).collect();
@@ -375,6 +422,7 @@ impl World {
     }
 }
 
-fn lanes() -> impl Iterator<Item = Lane> {
-    (0..LANES).map(|index| Lane { index, count: LANES })
+/// Whether a lane reads a shard.
+fn reads(lane: Lane, shard: usize) -> bool {
+    shard * lane.count as usize / SHARDS == lane.index as usize
 }

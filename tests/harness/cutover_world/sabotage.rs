@@ -40,10 +40,28 @@ pub enum Sabotage {
     RemovedBeforeRetired,
     /// "Rollback refuses those": it does not.
     RetiredIsNotRefused,
+    /// "The first says what the set is": a later one says it again.
+    SetIsReplaced,
+    /// "Nothing is published behind a closing cut": who finds the lane's last epoch committed does not look at its cut.
+    ClosingIsForgotten,
+    /// "Lanes begin when every lane of the set before is closed": when one is.
+    OneClosedLaneIsEnough,
+    /// "And that is committed in every output": when the closing cuts are published.
+    ClosingIsNotCommitted,
+    /// "They begin where those of the set before have ended": where the generation begins.
+    LanesBeginAnew,
+    /// "A running consumer notices the next set": it does not.
+    NextLanesAreNotLookedFor,
+    /// "A tool seals the lanes that are worked on": those that the generation was made with.
+    ToolKnowsFirstLanes,
+    /// "When all are closed it seals those of the next set": closed lanes count as sealed.
+    ClosedIsSealed,
+    /// "A candidate carries out what is left of a change of lanes": it closes none.
+    CandidateClosesNothing,
 }
 
 /// Every sentence that can be taken out.
-pub const SABOTAGES: [Sabotage; 17] = [
+pub const SABOTAGES: [Sabotage; 26] = [
     Sabotage::AnyPointerIsCreated,
     Sabotage::PointerIsReplaced,
     Sabotage::LaneIsNotSealed,
@@ -61,4 +79,13 @@ pub const SABOTAGES: [Sabotage; 17] = [
     Sabotage::CandidatePassesEverySeal,
     Sabotage::RemovedBeforeRetired,
     Sabotage::RetiredIsNotRefused,
+    Sabotage::SetIsReplaced,
+    Sabotage::ClosingIsForgotten,
+    Sabotage::OneClosedLaneIsEnough,
+    Sabotage::ClosingIsNotCommitted,
+    Sabotage::LanesBeginAnew,
+    Sabotage::NextLanesAreNotLookedFor,
+    Sabotage::ToolKnowsFirstLanes,
+    Sabotage::ClosedIsSealed,
+    Sabotage::CandidateClosesNothing,
 ];

@@ -12,20 +12,20 @@ use headwater_lake::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumbe
 use headwater_lake::pointer::Pointer;
 use headwater_lake::schema::SchemaVersion;
 
-use super::lake::{Answer, Lake, Request, Version, digest, number_of};
-use super::{Chance, Sabotage};
+use super::lake::{Answer, Lake, Numbers, Request, Stretch, Version, digest, number_of};
+use super::{Chance, SHARDS, Sabotage, reads};
 
 pub(super) struct Writer {
     pub(super) generation: GenerationNumber,
     pub(super) lane: Lane,
     pub(super) machine: Machine<Version>,
     standing: Standing,
-    /// The last event that is read.
-    pub(super) position: u64,
-    /// The last event of the epoch at hand.
-    to: u64,
+    /// The last event of each shard that is read.
+    pub(super) positions: Numbers,
+    /// What the epoch at hand takes.
+    taken: Vec<Stretch>,
     /// Positions of another generation, kept when they should not be.
-    pub(super) carried: Option<u64>,
+    pub(super) carried: Option<Numbers>,
     /// Whether it passes every seal, as it should not.
     pub(super) is_bold: bool,
 }
@@ -41,32 +41,50 @@ pub(super) enum Step {
     Idle,
     /// The lane is sealed.
     Blocked(PointerNumber),
+    /// The lane is closed.
+    Closed,
     /// The generation is gone: the process stops with an error.
     Gone,
+}
+
+/// What a writer is to do when it has nothing at hand.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Orders {
+    /// Take events up to these.
+    Read(Numbers),
+    /// Close the lane.
+    Close,
 }
 
 impl Writer {
     pub(super) fn new(generation: GenerationNumber, lane: Lane, standing: Standing) -> Self {
         let machine = Machine::new(standing);
-        Self { generation, lane, machine, standing, position: 0, to: 0, carried: None, is_bold: false }
+        let (positions, taken) = (Numbers::default(), Vec::new());
+        Self { generation, lane, machine, standing, positions, taken, carried: None, is_bold: false }
     }
 
-    /// Does one thing. Events up to `limit` can be read.
-    pub(super) fn act(&mut self, lake: &mut Lake, limit: u64, chance: &mut Chance) -> Result<Step, String> {
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.machine.next(), Action::Closed(_))
+    }
+
+    /// Does one thing.
+    pub(super) fn act(&mut self, lake: &mut Lake, orders: Orders, chance: &mut Chance) -> Result<Step, String> {
         let (generation, lane) = (self.generation, self.lane);
         if lake.is_removed(generation) {
             return Ok(Step::Gone);
         }
         let mut step = Step::Went;
         let fact = match self.machine.next() {
-            Action::Idle(after) => return Ok(self.propose(after.next(), limit, chance)),
+            Action::Idle(after) => return Ok(self.propose(after.next(), orders, lake, chance)),
             Action::Blocked(seal) => return Ok(Step::Blocked(seal)),
+            Action::Closed(_) => return Ok(Step::Closed),
             Action::EncodeAgain | Action::ChangeSchema(_) => return Err("nothing has a schema here".to_owned()),
             Action::ReadTable(output) => Fact::Table(lake.table(generation, lane, output)),
-            Action::ReadCut(epoch) => Fact::Cut(lake.cut(generation, lane, epoch).cloned().map(Box::new)),
+            Action::ReadCut(epoch) => Fact::Cut(self.read_cut(epoch, lake).map(Box::new)),
             Action::ReadPointer => Fact::Pointer(self.pointer(lake)),
             Action::Resume(after) => {
-                self.position = self.carried.take().unwrap_or_else(|| lake.end_at(generation, lane, after));
+                self.taken.clear();
+                self.positions = self.carried.take().unwrap_or_else(|| lake.end_at(generation, lane, after));
                 Fact::Resumed
             }
             Action::PublishCut => {
@@ -76,12 +94,14 @@ impl Writer {
             Action::Inspect(_) => Fact::File(lake.file(generation, lane, self.cut()?.epoch)),
             Action::MakeFiles(_) => Fact::Made,
             Action::Put(_) => {
-                let (epoch, events) = (self.cut()?.epoch, self.events()?);
-                self.ask(lake, Request::File { generation, lane, epoch, events }, chance)?
+                let (epoch, stretches) = (self.cut()?.epoch, self.stretches(lake)?);
+                self.ask(lake, Request::File { generation, lane, epoch, stretches }, chance)?
             }
             Action::Commit(output) => self.commit(output, lake, chance)?,
             Action::Release => {
-                self.position = self.position.max(self.to);
+                for (shard, _, to) in self.taken.drain(..) {
+                    self.positions[shard] = self.positions[shard].max(to);
+                }
                 step = Step::Released;
                 Fact::Released
             }
@@ -91,6 +111,19 @@ impl Writer {
             lake.statistics.blocked += 1;
         }
         Ok(step)
+    }
+
+    /// The cut, or what a writer that does not look for a closing one takes it for.
+    fn read_cut(&self, epoch: Epoch, lake: &Lake) -> Option<Cut> {
+        let mut found = lake.cut(self.generation, self.lane, epoch).cloned()?;
+        let is_committed = Output::ALL.iter().all(|output| {
+            let table = self.machine.table(*output);
+            table.is_some_and(|table| table.committed >= epoch)
+        });
+        if is_committed && lake.sabotage == Sabotage::ClosingIsForgotten {
+            found.closes = None;
+        }
+        Some(found)
     }
 
     fn commit(&mut self, output: Output, lake: &mut Lake, chance: &mut Chance) -> Result<Fact<Version>, String> {
@@ -134,41 +167,58 @@ impl Writer {
         pointer
     }
 
-    /// Takes a few events and offers them as the next epoch.
-    fn propose(&mut self, epoch: Epoch, limit: u64, chance: &mut Chance) -> Step {
-        let left = limit.saturating_sub(self.position);
-        if left == 0 {
-            return Step::Idle;
-        }
-        let taken = 1 + chance.below(left.min(3) as usize) as u64;
-        self.to = self.position + taken;
-        let cut = self.new_cut(epoch);
+    /// Takes a few events of some of the lane's shards and offers them as the next epoch, or closes the lane.
+    fn propose(&mut self, epoch: Epoch, orders: Orders, lake: &Lake, chance: &mut Chance) -> Step {
+        debug_assert!(self.taken.is_empty(), "what was taken is released or forgotten");
+        let cut = match orders {
+            Orders::Close => {
+                let place = (self.generation, self.lane, epoch);
+                Cut::closing(place, String::new(), &BTreeMap::new(), lake.positions(self.positions))
+            }
+            Orders::Read(limits) => {
+                let left = |shard: usize| limits[shard].saturating_sub(self.positions[shard]);
+                let mine: Vec<_> = (0..SHARDS).filter(|shard| reads(self.lane, *shard) && left(*shard) > 0).collect();
+                if mine.is_empty() {
+                    return Step::Idle;
+                }
+                let first = mine[chance.below(mine.len())];
+                let also = chance.one_in(2);
+                for shard in mine.into_iter().filter(|shard| *shard == first || also) {
+                    let from = self.positions[shard];
+                    let count = 1 + chance.below(left(shard).min(3) as usize) as u64;
+                    self.taken.push((shard, from, from + count));
+                }
+                self.new_cut(epoch, lake)
+            }
+        };
         self.machine.propose(Proposal { cut, schema_changes: Vec::new() });
         Step::Went
     }
 
-    fn new_cut(&self, epoch: Epoch) -> Cut {
+    fn new_cut(&self, epoch: Epoch, lake: &Lake) -> Cut {
         let file = FileIntent {
             key: String::new(),
             window: Start(Timestamp::from_micros(0)),
             first_row: 0,
-            rows: self.to - self.position,
-            digest: digest((self.position, self.to)),
+            rows: self.taken.iter().map(|(_, from, to)| to - from).sum(),
+            digest: digest(&self.taken),
         };
         let intent = |files| OutputIntent { schema: SchemaVersion::FIRST, files };
-        let at = |number: u64| Position::of_record(number.into());
+        let at = |number: &u64| Position::of_record((*number).into());
+        let segment = |(shard, from, to): &Stretch| Segment { shard: lake.shard(*shard), from: at(from), to: at(to) };
         Cut {
             version: cut::VERSION,
             generation: self.generation,
             lane: self.lane,
             epoch,
             pipeline: String::new(),
-            segments: vec![Segment { shard: "0".into(), from: at(self.position), to: at(self.to) }],
+            segments: self.taken.iter().map(segment).collect(),
             account: Account::default(),
             bytes: 0,
             outputs: BTreeMap::from([(Output::Events, intent(vec![file])), (Output::DeadLetters, intent(Vec::new()))]),
             positions: None,
             seal: None,
+            closes: None,
         }
         .versioned()
     }
@@ -177,8 +227,13 @@ impl Writer {
         self.machine.cut().ok_or_else(|| "the machine has no cut at hand".to_owned())
     }
 
-    fn events(&self) -> Result<(u64, u64), String> {
-        let segment = &self.cut()?.segments[0];
-        Ok((number_of(segment.from), number_of(segment.to)))
+    /// What the cut at hand takes.
+    fn stretches(&self, lake: &Lake) -> Result<Vec<Stretch>, String> {
+        let shard_of = |segment: &Segment| (0..SHARDS).find(|shard| lake.shard(*shard) == segment.shard);
+        let stretch = |segment: &Segment| {
+            let shard = shard_of(segment).expect("there are no others");
+            (shard, number_of(segment.from), number_of(segment.to))
+        };
+        Ok(self.cut()?.segments.iter().map(stretch).collect())
     }
 }

@@ -123,7 +123,7 @@ impl ArchiveSource {
         let count = self.shelf.archive.description.lanes;
         let place = |record: ShardRecord| {
             let index = hash::slice_of(record.first_hash_key, count);
-            (record.id, Lane { index, count })
+            (record.id, Lane::of_first_set(index, count))
         };
         let shards: BTreeMap<_, _> = records.into_iter().map(place).collect();
         let found = shards.get(shard).copied();
