@@ -5,13 +5,17 @@
 mod archive;
 mod command_line;
 mod contract;
+mod cost;
 mod crash;
 mod cutover;
 mod failure_modes;
 mod faulty_store;
 mod golden;
+mod iam;
 mod joined;
 mod kappa;
+mod kinesis_faults;
+mod kinesis_reshard;
 mod main_job;
 mod memory;
 mod metrics;
