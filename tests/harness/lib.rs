@@ -10,6 +10,7 @@ pub mod faulty_http;
 pub mod faulty_store;
 pub mod kinesis;
 pub mod moto;
+mod parts;
 pub mod process;
 pub mod python;
 pub mod simulation;

@@ -1,7 +1,5 @@
 //! What is stored, and what no reader may ever see.
 
-use std::collections::BTreeMap;
-
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::commit::{SealState, Standing, Table, seal_state};
 use headwater_lake::cut::Cut;
@@ -11,9 +9,8 @@ use headwater_lake::layout::{Epoch, GenerationNumber, Lane, Output, PointerNumbe
 use headwater_lake::pointer::Pointer;
 
 use super::{Chance, EVENTS_PER_LANE, GENERATIONS, LANES, Sabotage, Statistics, lanes};
-
-/// A table at one version: how many commits it has.
-pub(super) type Version = usize;
+pub(super) use crate::parts::Version;
+use crate::parts::{LaneTables, index};
 
 /// A request to write.
 #[derive(Debug, Clone)]
@@ -51,26 +48,22 @@ pub(super) struct Lake {
 
 #[derive(Default)]
 struct Tables {
-    lanes: Vec<LaneTables>,
+    lanes: Vec<LaneState>,
     versions: [Version; 2],
     is_removed: bool,
 }
 
 #[derive(Default, Clone)]
-struct LaneTables {
-    /// Cut n is at n - 1.
-    cuts: Vec<Cut>,
+struct LaneState {
+    /// A file holds the events after one, up to another.
+    tables: LaneTables<(u64, u64)>,
     /// The last event after each cut.
     ends: Vec<u64>,
-    /// The last committed epoch of each output.
-    committed: [Epoch; 2],
-    /// The files by epoch: after this event, up to that one.
-    files: BTreeMap<Epoch, (u64, u64)>,
     /// Whether a candidate has passed the seals that the lane was left with.
     is_opened: bool,
 }
 
-impl LaneTables {
+impl LaneState {
     fn end_at(&self, epoch: Epoch) -> u64 {
         match epoch.0 {
             0 => 0,
@@ -81,24 +74,11 @@ impl LaneTables {
     fn end(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
     }
-
-    fn committed_everywhere(&self) -> Epoch {
-        self.committed[0].min(self.committed[1])
-    }
-
-    fn cut(&self, epoch: Epoch) -> Option<&Cut> {
-        self.cuts.get(index(epoch.0.checked_sub(1)?))
-    }
-
-    /// The cuts that an output lacks.
-    fn uncommitted(&self) -> &[Cut] {
-        &self.cuts[index(self.committed_everywhere().0)..]
-    }
 }
 
 impl Lake {
     pub(super) fn new(sabotage: Sabotage) -> Self {
-        let tables = || Tables { lanes: vec![LaneTables::default(); LANES as usize], ..Tables::default() };
+        let tables = || Tables { lanes: vec![LaneState::default(); LANES as usize], ..Tables::default() };
         Self {
             pointers: vec![Pointer::first(GenerationNumber::FIRST)],
             generations: (0..GENERATIONS).map(|_| tables()).collect(),
@@ -132,12 +112,12 @@ impl Lake {
     }
 
     pub(super) fn table(&self, generation: GenerationNumber, lane: Lane, output: Output) -> Table<Version> {
-        let committed = self.lane(generation, lane).committed[output as usize];
+        let committed = self.lane(generation, lane).tables.committed[output as usize];
         Table { committed, snapshot: self.tables(generation).versions[output as usize] }
     }
 
     pub(super) fn cut(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> Option<&Cut> {
-        self.lane(generation, lane).cut(epoch)
+        self.lane(generation, lane).tables.cut(epoch)
     }
 
     pub(super) fn end_at(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> u64 {
@@ -145,12 +125,13 @@ impl Lake {
     }
 
     pub(super) fn file(&self, generation: GenerationNumber, lane: Lane, epoch: Epoch) -> Option<RowDigest> {
-        self.lane(generation, lane).files.get(&epoch).map(|events| digest(*events))
+        self.lane(generation, lane).tables.files.get(&epoch).map(|events| digest(*events))
     }
 
     /// Returns the last committed event of each lane.
     pub(super) fn committed(&self, generation: GenerationNumber) -> Vec<u64> {
-        lanes().map(|lane| self.lane(generation, lane)).map(|lane| lane.end_at(lane.committed_everywhere())).collect()
+        let end = |lane: &LaneState| lane.end_at(lane.tables.committed_everywhere());
+        lanes().map(|lane| end(self.lane(generation, lane))).collect()
     }
 
     pub(super) fn positions(&self, numbers: impl IntoIterator<Item = u64>) -> Positions {
@@ -158,13 +139,13 @@ impl Lake {
     }
 
     pub(super) fn end(&self, generation: GenerationNumber, lane: Lane, wanted: PointerNumber) -> End {
-        let lane = self.lane(generation, lane);
+        let lane = &self.lane(generation, lane).tables;
         let is_sealed = lane.uncommitted().iter().any(|cut| cut.seal == Some(wanted));
         End { free: Epoch(lane.cuts.len() as u64 + 1), is_sealed }
     }
 
     pub(super) fn progress(&self, live: GenerationNumber, target: GenerationNumber) -> Progress {
-        let is_unfinished = |lane| self.lane(live, lane).uncommitted().iter().any(|cut| cut.seal.is_none());
+        let is_unfinished = |lane| self.lane(live, lane).tables.uncommitted().iter().any(|cut| cut.seal.is_none());
         Progress {
             is_unfinished: lanes().any(is_unfinished),
             live: self.positions(lanes().map(|lane| self.lane(live, lane).end())),
@@ -205,10 +186,7 @@ impl Lake {
         match request {
             Request::Cut { cut, standing } => self.create_cut(cut, standing),
             Request::File { generation, lane, epoch, events } => {
-                let files = &mut self.lane_mut(generation, lane).files;
-                let is_new = !files.contains_key(&epoch);
-                files.entry(epoch).or_insert(events);
-                Ok(is_new)
+                Ok(self.lane_mut(generation, lane).tables.put(epoch, events))
             }
             Request::Commit { generation, lane, epoch, output, base, standing } => {
                 self.commit(generation, lane, epoch, output, base, standing)
@@ -222,13 +200,9 @@ impl Lake {
         let generation = cut.generation;
         let is_removed = self.is_removed(generation);
         let lane = self.lane_mut(generation, cut.lane);
-        let next = lane.cuts.len() as u64 + 1;
-        if cut.epoch.0 < next || is_removed {
-            return Ok(false);
-        }
         let place = || format!("{generation} lane {} epoch {}", cut.lane, cut.epoch);
-        if cut.epoch.0 > next {
-            return Err(format!("{}: there is a gap before it", place()));
+        if is_removed || !lane.tables.is_free(cut.epoch).map_err(|broken| format!("{}: {broken}", place()))? {
+            return Ok(false);
         }
         let mut end = lane.end();
         if let Some(segment) = cut.segments.first() {
@@ -241,7 +215,7 @@ impl Lake {
             end = number_of(segment.to);
         }
         lane.ends.push(end);
-        lane.cuts.push(cut);
+        lane.tables.cuts.push(cut);
         Ok(true)
     }
 
@@ -259,21 +233,12 @@ impl Lake {
         if tables.is_removed || tables.versions[output as usize] != base {
             return Ok(false);
         }
-        let tables_lane = &mut tables.lanes[lane.index as usize];
-        let before = tables_lane.committed[output as usize];
-        if epoch != before.next() {
-            return Err(format!("{generation} lane {lane}: {output} commits epoch {epoch} after {before}"));
-        }
-        let cut = tables_lane.cut(epoch).ok_or_else(|| format!("{generation} {lane}: epoch {epoch} has no cut"))?;
-        let has_file = cut.output(output).files.is_empty() || tables_lane.files.contains_key(&epoch);
-        if !has_file {
-            return Err(format!("{generation} lane {lane}: epoch {epoch} is committed without its file"));
-        }
-        if cut.seal.is_some() {
+        let of_lane = &mut tables.lanes[lane.index as usize];
+        of_lane.tables.commit(output, epoch).map_err(|broken| format!("{generation} lane {lane}: {broken}"))?;
+        if of_lane.tables.cut(epoch).is_some_and(|cut| cut.seal.is_some()) {
             self.statistics.passed += u64::from(output == Output::Events);
-            tables_lane.is_opened |= generation != live && standing != Standing::Live;
+            of_lane.is_opened |= generation != live && standing != Standing::Live;
         }
-        tables_lane.committed[output as usize] = epoch;
         tables.versions[output as usize] += 1;
         self.check_readers()?;
         Ok(true)
@@ -282,7 +247,7 @@ impl Lake {
     /// What is done to a seal in effect when the sentence that forbids it is taken out.
     pub(super) fn commit_seal_in_effect(&mut self, generation: GenerationNumber, lane: Lane) {
         let tables = &mut self.generations[index(u64::from(generation.0) - 1)];
-        let of_lane = &mut tables.lanes[lane.index as usize];
+        let of_lane = &mut tables.lanes[lane.index as usize].tables;
         for output in Output::ALL {
             let next = of_lane.committed[output as usize].next();
             if of_lane.cut(next).is_some_and(|cut| cut.seal.is_some()) {
@@ -322,7 +287,7 @@ impl Lake {
     pub(super) fn remove(&mut self, generation: GenerationNumber) -> Result<(), String> {
         self.statistics.removed += 1;
         let tables = &mut self.generations[index(u64::from(generation.0) - 1)];
-        *tables = Tables { lanes: vec![LaneTables::default(); LANES as usize], is_removed: true, ..Tables::default() };
+        *tables = Tables { lanes: vec![LaneState::default(); LANES as usize], is_removed: true, ..Tables::default() };
         self.check_readers()
     }
 
@@ -331,10 +296,10 @@ impl Lake {
         let live = self.live();
         for lane in lanes() {
             let (left, taken) = (self.lane(live, lane), self.lane(target, lane));
-            if left.uncommitted().iter().any(|cut| cut.seal.is_none()) {
+            if left.tables.uncommitted().iter().any(|cut| cut.seal.is_none()) {
                 return Err(format!("{live} is left with an epoch of lane {lane} that is not committed"));
             }
-            let (published, reached) = (left.end(), taken.end_at(taken.committed_everywhere()));
+            let (published, reached) = (left.end(), taken.end_at(taken.tables.committed_everywhere()));
             if reached < published {
                 let how = format!("with event {reached} of lane {lane}, {live} had {published}");
                 return Err(format!("{target} becomes live {how}"));
@@ -347,8 +312,8 @@ impl Lake {
     fn check_readers(&mut self) -> Result<(), String> {
         let live = self.live();
         for lane in lanes() {
-            let tables = self.lane(live, lane);
-            let visible = tables.end_at(tables.committed[Output::Events as usize]);
+            let of_lane = self.lane(live, lane);
+            let visible = of_lane.end_at(of_lane.tables.committed[Output::Events as usize]);
             let shown = &mut self.shown[lane.index as usize];
             if visible < *shown {
                 return Err(format!("readers of {live} see events up to {visible} of lane {lane}, and saw {shown}"));
@@ -360,8 +325,8 @@ impl Lake {
 
     pub(super) fn is_complete(&self) -> bool {
         lanes()
-            .map(|lane| self.lane(self.live(), lane))
-            .all(|lane| lane.committed[0] == lane.committed[1] && lane.end_at(lane.committed[0]) == EVENTS_PER_LANE)
+            .map(|lane| (self.lane(self.live(), lane), self.lane(self.live(), lane).tables.committed))
+            .all(|(lane, committed)| committed[0] == committed[1] && lane.end_at(committed[0]) == EVENTS_PER_LANE)
     }
 
     /// Every event is a row of the live generation once, for who reads the Delta log and for who lists files.
@@ -369,7 +334,7 @@ impl Lake {
         let live = self.live();
         let expected: Vec<u64> = (1..=EVENTS_PER_LANE).collect();
         for lane in lanes() {
-            let tables = self.lane(live, lane);
+            let tables = &self.lane(live, lane).tables;
             let committed = |epoch: &Epoch| *epoch <= tables.committed[Output::Events as usize];
             let rows = |files: Vec<(u64, u64)>| {
                 let mut rows: Vec<u64> = files.into_iter().flat_map(|(from, to)| from + 1..=to).collect();
@@ -396,11 +361,11 @@ impl Lake {
         &self.generations[index(u64::from(generation.0) - 1)]
     }
 
-    fn lane(&self, generation: GenerationNumber, lane: Lane) -> &LaneTables {
+    fn lane(&self, generation: GenerationNumber, lane: Lane) -> &LaneState {
         &self.tables(generation).lanes[lane.index as usize]
     }
 
-    fn lane_mut(&mut self, generation: GenerationNumber, lane: Lane) -> &mut LaneTables {
+    fn lane_mut(&mut self, generation: GenerationNumber, lane: Lane) -> &mut LaneState {
         &mut self.generations[index(u64::from(generation.0) - 1)].lanes[lane.index as usize]
     }
 }
@@ -411,8 +376,4 @@ pub(super) fn digest((from, to): (u64, u64)) -> RowDigest {
 
 pub(super) fn number_of(position: Position) -> u64 {
     position.sequence.as_u64().expect("toy numbers are small")
-}
-
-fn index(number: u64) -> usize {
-    usize::try_from(number).expect("toy numbers are small")
 }
