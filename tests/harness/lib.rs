@@ -1,4 +1,4 @@
-//! What the tests share: the simulated world, the contract suite of streams, a stream that is archived, servers of
+//! What the tests share: the simulated worlds, the contract suite of streams, a stream that is archived, servers of
 //! AWS's interfaces and a line to them that fails as it is told, and the command as a process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
@@ -14,3 +14,4 @@ mod parts;
 pub mod process;
 pub mod python;
 pub mod simulation;
+pub mod worker_world;
