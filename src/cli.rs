@@ -11,6 +11,7 @@ use headwater_common::window::Partitioning;
 use headwater_lake::layout::{GenerationNumber, TableName};
 use headwater_stream::url::StreamUrl;
 
+pub use crate::cli_leases::Sharing;
 pub use crate::cli_replay::{
     Replay, ReplayCommand, ReplayCompare, ReplayCutover, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
 };
@@ -234,6 +235,9 @@ pub struct Consume {
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,
+    /// Which lanes it reads, when there are other workers.
+    #[command(flatten)]
+    pub sharing: Sharing,
     /// How large the log may be; as the producer was told
     #[arg(long, value_name = "SIZE", default_value = "1TiB")]
     pub log_map_size: Bytes,
@@ -265,9 +269,15 @@ pub struct Query {
 /// Options of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The stream, for its shards and the lag [default: left out unless it is there]
+    /// The stream, for its shards and the lag: log:PATH (left out unless it is there) or kinesis://NAME
     #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
     pub from: StreamUrl,
+    /// Shows who has which lane, by the leases in this DynamoDB table
+    #[arg(long, value_name = "NAME")]
+    pub lease_table: Option<String>,
+    /// Asks the stream how far each lane is behind in each shard: some calls a shard
+    #[arg(long)]
+    pub lag: bool,
     /// The lake's folder
     #[arg(long, value_name = "PATH", default_value = "./data/lake")]
     pub lake: PathBuf,

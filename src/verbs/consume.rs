@@ -19,7 +19,7 @@ use headwater_lake::generation::{self, Generation, StreamFacts};
 use headwater_lake::store::LakeStore;
 use headwater_stream::{Source, StartAt};
 
-use super::{archive, source};
+use super::{archive, leases, source};
 use crate::cli::{Consume, MissingTime};
 use crate::progress::{self, Reading};
 use crate::{signals, telemetry};
@@ -27,11 +27,13 @@ use crate::{signals, telemetry};
 /// Turns the events of a stream into a table of the lake, and keeps its records when that is asked for.
 pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
     let (archives, consumes) = archive::wanted(&options)?;
+    leases::check(&options)?;
     let shutdown = signals::shutdown()?;
     let progress = Arc::new(Progress::default());
     let metrics = telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
     let archiver = if archives { Some(open_archive(&options, consumes, &progress).await?) } else { None };
     let consumer = if consumes { Some(open(&options, Arc::clone(&progress)).await?) } else { None };
+    let leases = leases::open(&options.sharing).await?;
 
     let watched = Arc::clone(&progress);
     let bounded = options.until_caught_up && consumes;
@@ -43,7 +45,10 @@ pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
     let archived = archiver.as_ref().map(|archiver| (archive::url(&options, archiver), Arc::clone(&archiver.progress)));
     let result = match (consumer, archiver) {
         (Some(consumer), Some(archiver)) => archive::run_both(consumer, archiver, shutdown).await,
-        (Some(consumer), None) => consumer.run(shutdown).await,
+        (Some(consumer), None) => match leases {
+            Some(leases) => consumer.share(leases, shutdown).await,
+            None => consumer.run(shutdown).await,
+        },
         (None, Some(archiver)) => archiver.run(shutdown).await,
         (None, None) => Ok(()),
     };

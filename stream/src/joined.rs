@@ -3,8 +3,8 @@
 //! Guarantees: every record once, in order, without a gap. Both have the same positions, so the hand-over is a
 //! comparison, and a reader that stands anywhere may begin with this source or leave it for the stream alone. Where
 //! records are missing between the two, reading up to there works and reading on is [`Error::Expired`], which names the
-//! gap, or [`Error::ShardGone`] where the stream has forgotten the shard. A shard that the archive holds to its end needs
-//! no stream. Relies on the two being of one stream, which their identities say.
+//! gap, or [`Error::ShardGone`] where the stream has forgotten the shard. A shard that the archive holds to its end
+//! needs no stream. Relies on the two being of one stream, which their identities say.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

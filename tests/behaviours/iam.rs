@@ -7,11 +7,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use harness::kinesis::Server;
+use harness::lake;
 use harness::moto::Moto;
-use harness::process::Workplace;
+use harness::process::{Running, Workplace};
 use serde_json::Value;
 
 use crate::PROGRAM;
+
+const ROWS: u64 = 2_000;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the workspace").to_owned()
@@ -54,7 +57,7 @@ impl World {
         let server = Server::start_now();
         let moto = Moto::start(env!("CARGO_TARGET_TMPDIR"));
         let place = Workplace::new(PROGRAM).with_environment(server.environment()).with_environment(moto.environment());
-        let rows: String = (0..2_000).map(|n| format!("{n}\n")).collect();
+        let rows: String = (0..ROWS).map(|n| format!("{n}\n")).collect();
         place.write("in.csv", format!("n\n{rows}"));
         server.wait(server.create_stream("orders", 2));
         Self { server, moto, place }
@@ -67,6 +70,17 @@ impl World {
     fn consume(&self, more: &[&str]) {
         let words = ["consume", "--from", "kinesis://orders", "--lake", "lake", "--table", "t", "--until-caught-up"];
         self.place.ok(&[&words[..], more].concat());
+    }
+
+    /// Consumes as one of several workers, until the table has so many rows.
+    fn share(&self, more: &[&str], rows: u64) {
+        let words =
+            ["consume", "--from", "kinesis://orders", "--lake", "lake", "--table", "t", "--flush-idle", "100ms"];
+        let leases = ["--lease-table", "leases", "--lease-duration", "2s"];
+        let worker = Running::start(self.place.command(&[&words[..], &leases, more].concat()));
+        self.server.wait(lake::until_rows(&self.place.path("lake"), "t", rows));
+        worker.signal("TERM");
+        worker.succeed();
     }
 
     /// Returns what the commands of `run` called.
@@ -127,20 +141,19 @@ fn leases_call_what_their_policy_allows() {
     let world = World::new();
     world.produce();
     let called = world.called_by(|world| {
-        let leases = ["--lease-table", "leases", "--lanes", "2", "--lease-duration", "1s"];
-        world.consume(&leases);
-        // Other lanes: the rows of the lanes that are closed go.
+        world.share(&["--lanes", "2", "--create-lease-table"], ROWS);
+        // Other lanes: the rows of those that are closed go.
         world.produce();
-        world.consume(&["--lease-table", "leases", "--lanes", "3", "--lease-duration", "1s"]);
+        world.share(&["--lanes", "3"], 2 * ROWS);
     });
-    assert_eq!(called, policies(&["consume", "consume-leases"]));
+    assert_eq!(called, policies(&["consume", "consume-leases", "consume-leases-create", "produce"]));
 }
 
 #[test]
 fn status_calls_what_its_policy_allows() {
     let world = World::new();
     world.produce();
-    world.consume(&["--lease-table", "leases"]);
+    world.share(&["--create-lease-table"], ROWS);
     let called = world.called_by(|world| {
         world.place.ok(&["status", "--from", "kinesis://orders", "--lake", "lake", "--lease-table", "leases"]);
     });
@@ -149,7 +162,15 @@ fn status_calls_what_its_policy_allows() {
 
 #[test]
 fn no_source_calls_what_no_policy_allows() {
-    let all = ["produce", "produce-create", "consume", "consume-fan-out", "consume-leases", "status"];
+    let all = [
+        "produce",
+        "produce-create",
+        "consume",
+        "consume-fan-out",
+        "consume-leases",
+        "consume-leases-create",
+        "status",
+    ];
     let mut called = BTreeSet::new();
     for folder in ["stream/src", "producer/src", "consumer/src", "lake/src", "replay/src", "src"] {
         calls_in(&root().join(folder), &mut called);
@@ -177,9 +198,8 @@ fn calls_in(folder: &Path, called: &mut BTreeSet<String>) {
             let dense: String = product.split_whitespace().collect();
             let asked = dense.split("client.").skip(1).filter_map(|rest| rest.split_once("()").map(|(name, _)| name));
             let operations = asked.filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-            called.extend(
-                operations.filter(|name| *name != "clone").map(|name| format!("{service}:{}", operation(name))),
-            );
+            let operations = operations.filter(|name| !matches!(*name, "clone" | "config"));
+            called.extend(operations.map(|name| format!("{service}:{}", operation(name))));
         }
     }
 }

@@ -3,16 +3,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use bytes::Bytes;
 use harness::kinesis::Server;
 use harness::process::{Running, Workplace};
-use harness::{moto, python};
-use headwater_lake::generation;
-use headwater_lake::layout::Output;
-use headwater_lake::reading;
-use headwater_lake::store::LakeStore;
+use harness::{lake, moto, python};
 use headwater_stream::kinesis::kpl;
 
 use crate::PROGRAM;
@@ -21,10 +16,6 @@ const EVENTS: u64 = 200_000;
 /// So many a second at most, so that the stream is under load while it changes. Its shards take less: 1,000 each.
 const RATE: &str = "20000/s";
 const KEYS: u64 = 997;
-
-/// How often the table is looked into at the end, and how often at most: a minute and a half.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-const LOOKS_MAX: usize = 360;
 
 const PRODUCE: [&str; 10] =
     ["produce", "in.csv", "--to", "kinesis://orders", "--key", "key", "--time-field", "at", "--rate", RATE];
@@ -122,7 +113,7 @@ impl World {
     }
 
     fn consumer(&self, worker: &str) -> Running {
-        let words = ["--lease-table", &self.lease_table, "--worker-id", worker];
+        let words = ["--lease-table", &self.lease_table, "--create-lease-table", "--worker-id", worker];
         Running::start(self.place.command(&[&CONSUME[..], &words].concat()))
     }
 
@@ -136,18 +127,7 @@ impl World {
 
     /// Waits until the table has so many rows.
     fn until_rows(&self, rows: u64) {
-        let lake = self.place.path("lake");
-        self.server.wait(async {
-            let mut found = 0;
-            for _ in 0..LOOKS_MAX {
-                found = rows_of(&lake).await;
-                if found >= rows {
-                    return;
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            panic!("{found} rows of {rows}, and no more come");
-        });
+        self.server.wait(lake::until_rows(&self.place.path("lake"), "t", rows));
     }
 
     /// Returns how many events the stream holds, those in aggregates one by one.
@@ -168,14 +148,6 @@ impl World {
         assert!(report.contains(&format!("{in_stream} events read")), "{report}");
         found
     }
-}
-
-/// Returns the rows of the table; 0 while there is none.
-async fn rows_of(lake: &Path) -> u64 {
-    let Ok(store) = LakeStore::existing_on_disk(lake) else { return 0 };
-    let table = "t".parse().unwrap();
-    let Ok(open) = generation::open_live(&store, &table).await else { return 0 };
-    reading::totals(&open, Output::Events).await.map_or(0, |totals| totals.rows)
 }
 
 #[test]

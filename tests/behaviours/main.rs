@@ -16,6 +16,7 @@ mod joined;
 mod kappa;
 mod kinesis_faults;
 mod kinesis_reshard;
+mod kpl;
 mod main_job;
 mod memory;
 mod metrics;
@@ -23,6 +24,7 @@ mod produce;
 mod readers;
 mod redo;
 mod replay;
+mod servers;
 mod transform;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");

@@ -9,6 +9,7 @@ pub mod cutover_world;
 pub mod faulty_http;
 pub mod faulty_store;
 pub mod kinesis;
+pub mod lake;
 pub mod moto;
 mod parts;
 pub mod process;

@@ -67,8 +67,17 @@ struct Mine {
     term: u64,
     /// When the first renewal was begun of which no answer came.
     unclear: Option<Moment>,
+    rest: Rest,
+}
+
+/// Whether a lane that this worker has, and is not asked for, has a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    None,
     /// The run was fenced and has ended: a renewal tells whether the lane is still this worker's.
-    is_fenced: bool,
+    Fenced,
+    /// The run has come to its end. The lease is kept, so that nobody else begins it.
+    Finished,
 }
 
 /// The coordinator of one worker.
@@ -87,6 +96,8 @@ pub struct Machine {
     says_farewell: bool,
     terms: u64,
     census: Census,
+    /// At the last round every lane was somebody's.
+    is_all_taken: bool,
     lost: u64,
     strange_signs: u32,
     random: SmallRng,
@@ -112,6 +123,7 @@ impl Machine {
             says_farewell: false,
             terms: 0,
             census: Census::default(),
+            is_all_taken: false,
             lost: 0,
             strange_signs: 0,
             random,
@@ -123,9 +135,9 @@ impl Machine {
         &self.lanes
     }
 
-    /// Returns true when the rows are to be read now.
+    /// Returns true when the rows are to be read now; what was read is decided upon first.
     pub fn wants_look(&self, now: Moment) -> bool {
-        self.ending.is_none() && now >= self.look_due
+        self.ending.is_none() && !self.is_fresh && now >= self.look_due
     }
 
     /// Puts the next look off: this one failed.
@@ -198,16 +210,35 @@ impl Machine {
     pub fn fenced(&mut self, lane: Lane, term: u64, now: Moment) {
         match self.mine.get_mut(&lane) {
             Some(mine) if mine.term == term && mine.holding == Holding::Working => {
-                (mine.is_fenced, mine.due) = (true, now);
+                (mine.rest, mine.due) = (Rest::Fenced, now);
             }
             _ => self.stopped(lane, term, now),
         }
+    }
+
+    /// Takes that a run has come to its end. The lane is kept, and is not run again.
+    pub fn finished(&mut self, lane: Lane, term: u64, now: Moment) {
+        match self.mine.get_mut(&lane) {
+            Some(mine) if mine.term == term && mine.holding == Holding::Working => mine.rest = Rest::Finished,
+            _ => self.stopped(lane, term, now),
+        }
+    }
+
+    /// Returns true when every lane is another worker's, or has come to its end here.
+    pub fn is_finished(&self) -> bool {
+        let is_done = |mine: &Mine| mine.holding == Holding::Working && mine.rest == Rest::Finished;
+        self.is_all_taken && self.wished.is_empty() && self.mine.values().all(is_done)
     }
 
     /// Ends the worker: nothing is taken any more, and every lane is let go once its run has ended.
     pub fn close(&mut self, ending: Ending) {
         self.says_farewell |= self.ending.is_none();
         self.ending.get_or_insert(ending);
+    }
+
+    /// Returns true once the worker was told to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Returns true once there is nothing left to do.
@@ -288,10 +319,9 @@ impl Machine {
             if self.ending.is_none() && wish.is_none_or(|wish| *wish == self.settings.worker) {
                 continue;
             }
-            if mine.is_fenced {
-                (mine.holding, mine.due) = (Holding::Stopped, now);
-            } else {
-                mine.holding = Holding::Stopping;
+            match mine.rest {
+                Rest::None => mine.holding = Holding::Stopping,
+                Rest::Fenced | Rest::Finished => (mine.holding, mine.due) = (Holding::Stopped, now),
             }
         }
     }
@@ -340,7 +370,7 @@ impl Machine {
                 self.terms += 1;
                 let due = began.plus(self.settings.timing.renew_every());
                 let (holding, term) = (Holding::Working, self.terms);
-                let mine = Mine { holding, renewed: began, due, term, unclear: None, is_fenced: false };
+                let mine = Mine { holding, renewed: began, due, term, unclear: None, rest: Rest::None };
                 self.mine.insert(lane, mine);
             }
             Kind::Renew => {
@@ -349,9 +379,9 @@ impl Machine {
                 };
                 (mine.renewed, mine.unclear) = (began, None);
                 mine.due = began.plus(self.settings.timing.renew_every());
-                if std::mem::take(&mut mine.is_fenced) {
+                if mine.rest == Rest::Fenced {
                     self.terms += 1;
-                    mine.term = self.terms;
+                    (mine.term, mine.rest) = (self.terms, Rest::None);
                 }
             }
             Kind::Give | Kind::Release | Kind::Remove => {
@@ -410,7 +440,7 @@ impl Machine {
     fn let_go(&mut self, lane: Lane, course: Course) {
         self.lost += 1;
         match self.mine.get_mut(&lane) {
-            Some(mine) if !mine.is_fenced => mine.holding = Holding::Gone(course),
+            Some(mine) if mine.rest == Rest::None => mine.holding = Holding::Gone(course),
             _ => {
                 self.mine.remove(&lane);
             }

@@ -2,6 +2,7 @@
 //!
 //! - It numbers records and stores them in two steps, and a reader, or the end of a shard, may come in between: a
 //!   record would appear behind a reader. Here a put is alone, and so is a split or a merge until it is done.
+//! - The shards of a split or a merge, and what is put into them, are dated a second ahead; here a put waits for it.
 //! - `AT_TIMESTAMP` behind the last record begins at the first one; here it begins behind the last.
 //! - Arrival times are whole seconds, so that a time within a second misses the records of that second; here the
 //!   second counts from its begin.
@@ -23,13 +24,17 @@ use axum::response::{IntoResponse, Response};
 use ferrokinesis::store::Store;
 use ferrokinesis::types::StreamStatus;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
+use tokio::time::Instant;
 
 /// The largest body: 10 MiB of records as base64, and their keys.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The most payload of one PutRecords that the server takes in bytes; base64 is counted, to be on the safe side.
 const PUT_BYTES_MAX: usize = 5 << 20;
+
+/// How far ahead the server dates new shards.
+const AHEAD: Duration = Duration::from_secs(1);
 
 /// How often a change of the server's is looked for.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -40,13 +45,16 @@ pub(crate) struct Mended {
     /// Held alone by what adds records or shards, and together by what reads them.
     records: RwLock<()>,
     calls: Mutex<BTreeMap<String, u64>>,
+    /// When the newest shards are of the present.
+    dated: Mutex<Instant>,
     /// Tells that a request was answered.
     answered: Notify,
 }
 
 impl Mended {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, records: RwLock::default(), calls: Mutex::default(), answered: Notify::new() }
+        let dated = Mutex::new(Instant::now());
+        Self { store, dated, records: RwLock::default(), calls: Mutex::default(), answered: Notify::new() }
     }
 
     /// Puts it around the server's routes.
@@ -82,6 +90,18 @@ impl Mended {
         }
     }
 
+    /// Waits until a put is dated now, and alone.
+    async fn alone_to_put(&self) -> RwLockWriteGuard<'_, ()> {
+        loop {
+            let dated = *self.dated.lock().unwrap();
+            tokio::time::sleep_until(dated).await;
+            let alone = self.records.write().await;
+            if *self.dated.lock().unwrap() <= dated {
+                return alone;
+            }
+        }
+    }
+
     /// Waits until no stream is being split or merged.
     async fn until_settled(&self) {
         loop {
@@ -91,6 +111,7 @@ impl Mended {
                 changing |= stream.is_ok_and(|stream| stream.stream_status == StreamStatus::Updating);
             }
             if !changing {
+                *self.dated.lock().unwrap() = Instant::now() + AHEAD;
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -160,13 +181,13 @@ async fn mended_answer(mended: &Mended, request: Request, next: Next) -> Respons
         parts.headers.remove(CONTENT_LENGTH);
     }
     if is_put && bytes.len() > PUT_BYTES_MAX {
-        let _alone = mended.records.write().await;
+        let _alone = mended.alone_to_put().await;
         return put_in_steps(parts, &bytes, next).await;
     }
     let request = Request::from_parts(parts, Body::from(bytes));
     match operation.as_str() {
         "PutRecord" | "PutRecords" => {
-            let _alone = mended.records.write().await;
+            let _alone = mended.alone_to_put().await;
             next.run(request).await
         }
         "SplitShard" | "MergeShards" | "UpdateShardCount" => {

@@ -45,9 +45,9 @@ impl Machine {
     pub(super) fn round(&mut self, now: Moment) -> Vec<Write> {
         let mut survey = self.survey(now);
         survey.free.shuffle(&mut self.random);
-        let is_all_taken = survey.free.is_empty();
+        self.is_all_taken = survey.free.is_empty();
         let (mut writes, is_more) = self.takes(&survey, now);
-        if is_all_taken {
+        if self.is_all_taken {
             writes.extend(self.wishes(&mut survey));
         }
         let timing = self.settings.timing;

@@ -35,7 +35,7 @@ impl Table {
 const LANES: u32 = 4;
 
 fn lane(index: u32) -> Lane {
-    Lane { index, count: LANES }
+    format!("{index}of{LANES}").parse().unwrap()
 }
 
 fn worker(name: &str) -> WorkerId {
@@ -255,6 +255,33 @@ fn a_run_that_was_fenced_begins_anew_only_if_the_lane_is_still_ours() {
     assert!(after[&lane(0)].term > before[&lane(0)].term && after[&lane(0)].course == Course::Run);
     assert!(!after.contains_key(&lane(1)), "it has ended, and it is another's");
     assert_eq!(after[&lane(2)], before[&lane(2)]);
+}
+
+#[test]
+fn a_worker_that_catches_up_has_finished_when_every_lane_is_at_its_end_or_anothers() {
+    let (mut table, mut one, mut two) = (Table::default(), machine("one", 99), machine("two", 99));
+    live(&mut one, &mut table, 0..1);
+    let first = one.orders();
+    for (lane, order) in &first {
+        one.finished(*lane, order.term, at(1));
+    }
+    assert!(!one.is_finished(), "most lanes are nobody's yet");
+    live(&mut one, &mut table, 1..20);
+    let orders = one.orders();
+    for (lane, order) in orders.iter().filter(|(lane, _)| !first.contains_key(lane)) {
+        assert!(!one.is_finished());
+        one.finished(*lane, order.term, at(20));
+    }
+    assert!(one.is_finished());
+    assert_eq!(one.orders(), orders, "the runs are not begun again");
+    let kinds = live(&mut one, &mut table, 20..30);
+    assert!(kinds.iter().all(|kind| *kind == Kind::Renew), "the leases are kept: {kinds:?}");
+    // What has no run is handed over at once.
+    settle(&mut two, &mut table, at(30));
+    assert!(!two.is_finished(), "it waits for what it asked for");
+    let kinds: Vec<_> = (30..37).flat_map(|second| settle(&mut one, &mut table, at(second))).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == Kind::Give).count(), 2, "{kinds:?}");
+    assert!(one.is_finished());
 }
 
 #[test]

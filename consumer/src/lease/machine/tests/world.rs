@@ -85,7 +85,7 @@ struct World {
 impl World {
     fn new(seed: u64, trouble: Trouble) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let count = random.random_range(1..=64);
+        let count: u32 = random.random_range(1..=64);
         let workers = random.random_range(1..=50);
         let trouble_until = random.random_range(60_000..400_000);
         let mut world = Self {
@@ -95,7 +95,7 @@ impl World {
             trouble_until,
             events: BTreeMap::new(),
             count: 0,
-            lanes: (0..count).map(|index| Lane { index, count }).collect(),
+            lanes: (0..count).map(|index| format!("{index}of{count}").parse().unwrap()).collect(),
             table: Table::default(),
             workers: Vec::new(),
             orphans: BTreeMap::new(),
@@ -214,7 +214,7 @@ impl World {
     /// Sends a write: it may be lost, or its answer, or it may come true after its worker has given up.
     fn send(&mut self, index: usize, write: Write, is_cut_off: bool) {
         let is_lossy = self.trouble != Trouble::Crashes && self.now < self.trouble_until;
-        if !is_cut_off && !(is_lossy && self.random.random_range(0..50) == 0) {
+        if !(is_cut_off || is_lossy && self.random.random_range(0..50) == 0) {
             let (at, began) = (self.within(1..20), self.clock(index));
             return self.schedule(at, Event::Write(index, write, began, true));
         }
@@ -300,7 +300,9 @@ impl World {
         if self.now > self.trouble_until {
             return;
         }
-        let alive: Vec<_> = (0..self.workers.len()).filter(|index| self.workers[*index].is_alive).collect();
+        // Who leaves already does not count: somebody has to stay.
+        let stays = |worker: &Worker| worker.is_alive && worker.machine.ending.is_none();
+        let alive: Vec<_> = (0..self.workers.len()).filter(|index| stays(&self.workers[*index])).collect();
         let until = self.within(1_000..90_000);
         let Some(index) = alive.choose(&mut self.random).copied() else {
             return self.schedule(self.now + 1_000, Event::Trouble);
