@@ -62,13 +62,11 @@ impl World {
         for process in self.processes.iter_mut().filter(|process| !process.is_up()) {
             process.free_since = None;
         }
-        for index in 0..self.plan.lanes {
-            let lane = self.plan.lane(index);
-            let claim = self.leases.rows().get(&lane);
+        for (lane, watched) in self.lanes.iter().zip(&mut self.watched) {
+            let claim = self.leases.rows().get(lane);
             let sign = claim.map(|claim| (claim.owner.clone(), claim.counter));
             let owner = claim.and_then(|claim| claim.owner.as_ref()).map(place_of);
-            let is_served = owner.is_some_and(|place| self.processes[place].serves(lane, now));
-            let watched = &mut self.watched[index as usize];
+            let is_served = owner.is_some_and(|place| self.processes[place].serves(*lane, now));
             let is_as_before = watched.sign == sign;
             watched.orphan_since = match watched.orphan_since {
                 _ if is_served => None,
@@ -129,11 +127,10 @@ impl World {
         }
         let now = self.queue.now();
         let mut counts = vec![0_usize; self.processes.len()];
-        for index in 0..self.plan.lanes {
-            let lane = self.plan.lane(index);
-            let claim = self.leases.rows().get(&lane).filter(|claim| claim.wish.is_none());
+        for lane in &self.lanes {
+            let claim = self.leases.rows().get(lane).filter(|claim| claim.wish.is_none());
             let owner = claim.and_then(|claim| claim.owner.as_ref()).map(place_of);
-            let Some(owner) = owner.filter(|place| self.processes[*place].serves(lane, now)) else {
+            let Some(owner) = owner.filter(|place| self.processes[*place].serves(*lane, now)) else {
                 return Err(format!("W5: lane {lane} is not at rest: {claim:?}"));
             };
             counts[owner] += 1;

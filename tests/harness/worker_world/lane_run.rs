@@ -61,12 +61,12 @@ pub(super) struct Run {
     pub(super) course: Course,
     pub(super) waits: Waits,
     pub(super) reader: Reader,
+    /// It has taken up positions; when it does so again, another writer was faster.
+    pub(super) is_begun: bool,
     machine: Machine<Version>,
     limits: Limits,
     /// The rows of the epoch at hand.
     rows: Vec<Row>,
-    /// It has taken up positions; when it does so again, another writer was faster.
-    is_begun: bool,
     is_fenced: bool,
     is_tired: bool,
     pause: Duration,
@@ -81,10 +81,10 @@ impl Run {
             course: Course::Run,
             waits: Waits::Answer,
             reader: Reader::new(lane, sabotage),
+            is_begun: false,
             machine: Machine::new(Standing::Live),
             limits,
             rows: Vec::new(),
-            is_begun: false,
             is_fenced: false,
             is_tired: false,
             pause: PAUSE_MIN,
@@ -94,6 +94,9 @@ impl Run {
 
     /// Says what to do next.
     pub(super) fn step(&mut self, now: Time, chance: &mut Chance) -> Result<Step, String> {
+        if !self.is_begun && self.course != Course::Run {
+            return Ok(Step::End(End::Stopped));
+        }
         loop {
             let request = match self.machine.next() {
                 Action::Idle(after) => match self.idle(after, now, chance) {

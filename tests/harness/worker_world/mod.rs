@@ -115,6 +115,8 @@ enum Happening {
     Wake(usize, u64),
     /// A lane's pause is over.
     Turn(usize, Lane, u64),
+    /// A run that was told to end had its time.
+    Overdue(usize, Lane, u64),
     /// A process that was paused goes on.
     GoOn(usize),
     /// A process starts.
@@ -131,7 +133,7 @@ impl Happening {
     fn process(&self) -> Option<usize> {
         match self {
             Self::Hear { sender, .. } => Some(sender.process),
-            Self::Wake(index, _) | Self::Turn(index, ..) => Some(*index),
+            Self::Wake(index, _) | Self::Turn(index, ..) | Self::Overdue(index, ..) => Some(*index),
             _ => None,
         }
     }
@@ -146,6 +148,7 @@ struct World {
     leases: Leases,
     lake: Lake,
     processes: Vec<Process>,
+    lanes: Vec<Lane>,
     watched: Vec<Watched>,
     /// How far each lane was read, which nobody should rely on.
     hints: BTreeMap<Lane, BTreeMap<ShardId, Position>>,
@@ -160,6 +163,7 @@ impl World {
         Self {
             stream: Stream::new(&plan, sabotage, &mut chance),
             lake: Lake::new(plan.lanes, plan.keys, sabotage),
+            lanes: plan.lanes(),
             watched: (0..plan.lanes).map(|_| Watched::default()).collect(),
             puts_left: plan.puts,
             sabotage,
@@ -215,6 +219,7 @@ impl World {
             Happening::Hear { sender, answer } => self.hear(sender, answer),
             Happening::Wake(index, sleep) => self.wake(index, sleep),
             Happening::Turn(index, lane, turn) => self.turn(index, lane, turn),
+            Happening::Overdue(index, lane, term) => self.drop_run(index, lane, term),
             Happening::GoOn(index) => self.go_on(index),
             Happening::Check => {
                 self.queue.after(LEASE / 10, Happening::Check);

@@ -154,8 +154,9 @@ impl Plan {
         }
     }
 
-    pub(super) fn lane(&self, index: u32) -> Lane {
-        Lane { index, count: self.lanes }
+    pub(super) fn lanes(&self) -> Vec<Lane> {
+        let lane = |index| format!("{index}of{}", self.lanes).parse().expect("it is a lane's name");
+        (0..self.lanes).map(lane).collect()
     }
 
     pub(super) fn put_every(&self) -> Duration {

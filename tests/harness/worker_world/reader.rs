@@ -31,6 +31,9 @@ pub(super) struct Reader {
     readable: Vec<ShardId>,
     /// The shard that is read next.
     next: usize,
+    /// Shards that others have children of, and whether the end of one of them is buffered.
+    parents_elsewhere: BTreeSet<ShardId>,
+    is_end_awaited: bool,
     /// Shards that were read to their newest event, and when.
     tips: BTreeMap<ShardId, Timestamp>,
     /// The listing that was looked at, and the ends that were known then; `None` when it must be looked at.
@@ -49,6 +52,8 @@ impl Reader {
             first_read_at: None,
             readable: Vec::new(),
             next: 0,
+            parents_elsewhere: BTreeSet::new(),
+            is_end_awaited: false,
             tips: BTreeMap::new(),
             known: None,
             list_due: Time::ZERO,
@@ -67,7 +72,8 @@ impl Reader {
 
     /// Says whether what is buffered is to be cut.
     pub(super) fn is_due(&self, limits: Limits, now: Time) -> bool {
-        self.first_read_at.is_some_and(|first| self.rows.len() >= limits.rows || now - first >= limits.age)
+        self.is_end_awaited
+            || self.first_read_at.is_some_and(|first| self.rows.len() >= limits.rows || now - first >= limits.age)
     }
 
     pub(super) fn room(&self, limits: Limits) -> usize {
@@ -113,6 +119,8 @@ impl Reader {
             Sabotage::ChildDoesNotWait => waiting.iter().map(|waiting| waiting.shard.clone()).collect(),
             _ => Vec::new(),
         };
+        let elsewhere = listing.shards.iter().filter(|shard| !own.contains(&shard.id));
+        self.parents_elsewhere = elsewhere.flat_map(|shard| &shard.parents).cloned().collect();
         self.readable = found.readable.iter().filter(|shard| own.contains(shard)).cloned().chain(hasty).collect();
         true
     }
@@ -135,6 +143,7 @@ impl Reader {
             }
             if is_ended {
                 self.move_to(&shard, Position::SHARD_END);
+                self.is_end_awaited |= self.parents_elsewhere.contains(&shard);
                 self.readable.retain(|readable| *readable != shard);
                 // Its children may be read now.
                 self.known = None;
@@ -160,7 +169,7 @@ impl Reader {
                 self.move_to(&shard, position.marked(time));
             }
         }
-        self.first_read_at = None;
+        (self.first_read_at, self.is_end_awaited) = (None, false);
         (std::mem::take(&mut self.segments), std::mem::take(&mut self.rows))
     }
 

@@ -44,8 +44,6 @@ pub(super) struct Process {
     /// Requests about leases that are under way, and when they began.
     asked: usize,
     began: Moment,
-    /// The rows were read and not decided on.
-    has_news: bool,
     /// The sleep that it is in; wakes of an earlier one are passed over.
     sleep: u64,
     /// What came while it was paused.
@@ -67,7 +65,7 @@ impl World {
         let name: WorkerId = format!("w{index}").parse().expect("it is one word");
         let timing = Timing { duration: LEASE, hand_over: LEASE };
         let settings = Settings { worker: name.clone(), max_leases, timing, seed: random.random() };
-        let lanes = (0..self.plan.lanes).map(|lane| self.plan.lane(lane));
+        let lanes = self.lanes.iter().copied();
         self.processes.push(Process {
             name,
             state: State::Up,
@@ -82,7 +80,6 @@ impl World {
             runs: BTreeMap::new(),
             terms: BTreeMap::new(),
             asked: 0,
-            has_news: false,
             sleep: 0,
             inbox: Vec::new(),
         });
@@ -182,10 +179,7 @@ impl World {
         let shows = process.clock.shows(now);
         process.asked -= 1;
         match answer {
-            Answer::Rows(rows) => {
-                process.machine.learned(rows, shows);
-                process.has_news = true;
-            }
+            Answer::Rows(rows) => process.machine.learned(rows, shows),
             Answer::Row(write, answer) => process.machine.answered(&write, answer, process.began, shows),
             Answer::None => process.machine.look_failed(shows),
             _ => unreachable!("a coordinator asks for leases only"),
@@ -244,6 +238,19 @@ impl World {
         Ok(())
     }
 
+    /// Drops a run that did not end in time, as if it had crashed.
+    pub(super) fn drop_run(&mut self, index: usize, lane: Lane, term: u64) -> Result<(), String> {
+        let now = self.queue.now();
+        let process = &mut self.processes[index];
+        if process.runs.get(&lane).is_some_and(|run| run.term == term) {
+            process.runs.remove(&lane);
+            process.machine.stopped(lane, term, process.clock.shows(now));
+            self.statistics.count("runs that were dropped");
+            self.sleep_until(index, now);
+        }
+        Ok(())
+    }
+
     fn sleep_until(&mut self, index: usize, time: Time) {
         let process = &mut self.processes[index];
         process.sleep += 1;
@@ -255,11 +262,13 @@ impl World {
         let now = self.queue.now();
         let process = &mut self.processes[index];
         let shows = process.clock.shows(now);
-        if process.asked == 0 && !process.has_news && process.machine.wants_look(shows) {
+        if process.machine.has_namesake() {
+            return Err(format!("w{index} takes its own writes for those of another"));
+        }
+        if process.asked == 0 && process.machine.wants_look(shows) {
             process.asked = 1;
             self.send(Sender { process: index, run: None }, Request::Look);
         } else if process.asked == 0 {
-            process.has_news = false;
             process.began = shows;
             let writes = process.machine.decide(shows);
             process.asked = writes.len();
@@ -321,8 +330,12 @@ impl World {
             }
             let run = process.runs.get_mut(&lane).filter(|run| run.term == order.term && run.course != order.course);
             if let Some(run) = run {
+                if run.course == Course::Run && !process.is_leaving {
+                    self.queue.after(LEASE, Happening::Overdue(index, lane, order.term));
+                }
                 run.course = order.course;
-                if run.waits != Waits::Answer {
+                // What comes before the first position is given up at once.
+                if run.waits != Waits::Answer || !run.is_begun {
                     self.advance(index, lane)?;
                 }
             }
