@@ -10,7 +10,7 @@ use harness::worker_world::{self, Plan, SABOTAGES, Sabotage, Statistics};
 const RESHARDS: u64 = 1_000;
 
 /// Worlds of any size.
-const WORLDS: u64 = 160;
+const WORLDS: u64 = 600;
 
 /// Worlds in which a missing rule must be noticed. Most are within a few.
 const SABOTAGED: u64 = 3_000;
@@ -92,6 +92,8 @@ fn w1_to_w7_fm01_fm13_any_number_of_workers_lanes_and_shards_keeps_every_promise
         "files that were adopted",
         "lanes that were handed over",
         "expired leases that were taken",
+        "leases that were taken by force",
+        "runs that were dropped",
     ];
     expect_all(&total, &seeds, &expected);
 }

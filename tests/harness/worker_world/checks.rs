@@ -11,7 +11,7 @@ use super::workers::Process;
 use super::{LEASE, World};
 
 /// How long the world may take to come to rest, lease periods.
-const REST_LEASES_MAX: u32 = 40;
+const REST_LEASES_MAX: u32 = 80;
 
 /// A lane, as the world sees it.
 #[derive(Default)]

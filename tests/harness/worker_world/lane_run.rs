@@ -1,5 +1,5 @@
 //! One run of a lane: reads its shards in turn, decides when to cut, and does what the commit protocol says. As thin as
-//! possible after `consumer/src/lane.rs`; what it decides by is the product's.
+//! possible after `lane`, `reading` and `shards` of the consumer; what it decides by is the product's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -143,8 +143,8 @@ impl Run {
             self.propose(after.next(), chance);
             return None;
         }
-        if let Some(known) = self.reader.wants_list(now) {
-            return Some(Step::Ask(Request::List(known)));
+        if let Some(request) = self.reader.wants_list(now) {
+            return Some(Step::Ask(request));
         }
         if std::mem::take(&mut self.is_tired) {
             return Some(Step::Pause(self.pause));

@@ -68,8 +68,11 @@ pub(super) enum Request {
         base: Version,
         rows: Option<RowDigest>,
     },
-    /// The shards, and where those of other lanes stand; the number and the ends that are known already.
-    List(Option<(u64, u64)>),
+    /// The shards, and where those of other lanes stand, unless both are as they were seen.
+    List {
+        seen: (u64, u64),
+        is_forced: bool,
+    },
     Read(Vec<(ShardId, Position)>, usize),
     ReadAgain(Vec<Segment>),
 }
@@ -100,7 +103,7 @@ impl Request {
     fn place(&self) -> Place {
         match self {
             Self::Look | Self::Row(_) => Place::Leases,
-            Self::List(_) | Self::Read(..) | Self::ReadAgain(_) => Place::Stream,
+            Self::List { .. } | Self::Read(..) | Self::ReadAgain(_) => Place::Stream,
             _ => Place::Lake,
         }
     }
@@ -153,7 +156,7 @@ impl World {
                 self.count_lease_write(&write, &answer);
                 Answer::Row(write, answer)
             }
-            Request::List(known) => self.list(sender, known),
+            Request::List { seen, is_forced } => self.list(sender, seen, is_forced),
             Request::Read(wanted, room) => {
                 let read = self.stream.read(&wanted, room, now, &mut self.chance);
                 read.map_or(Answer::Forgotten, Answer::Read)
@@ -194,11 +197,11 @@ impl World {
         }))
     }
 
-    fn list(&mut self, sender: Sender, known: Option<(u64, u64)>) -> Answer {
+    fn list(&mut self, sender: Sender, seen: (u64, u64), is_forced: bool) -> Answer {
         let (lane, _) = sender.run.expect("only runs ask for shards");
-        let listing = self.stream.list(&mut self.chance);
+        let listing = self.stream.list(seen.0, self.queue.now(), &mut self.chance);
         let ends = self.lake.ends;
-        if known == Some((listing.number, ends)) {
+        if !is_forced && seen == (listing.number, ends) {
             return Answer::Unchanged;
         }
         Answer::Listed { listing, ends, start: Arc::clone(&self.stream.start), others: self.lake.others(lane) }

@@ -59,7 +59,7 @@ const SHARDS_MAX: u32 = 200;
 
 impl Plan {
     /// Returns a world in which the stream has 2, 4, 8 and 3 shards while events come, and workers join, leave and die;
-    /// half of them with every other trouble.
+    /// most of them with every other trouble.
     pub fn reshard_under_load(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(!seed);
         let workers = random.random_range(2..=4);
@@ -78,12 +78,12 @@ impl Plan {
             workers_max: workers + 3,
             shards_max: 8,
             keys: 24,
-            puts: 200,
+            puts: 300,
             trouble_for: LEASE * 12,
             script,
             ..Self::quiet(&mut random, (workers, lanes, 2))
         };
-        if random.random() { calm.troubled(&mut random) } else { calm }
+        if random.random_range(0..3) > 0 { calm.troubled(&mut random) } else { calm }
     }
 
     /// Returns a world of any size up to 50 workers, 64 lanes and 200 shards, with every trouble. Small ones are as
@@ -104,8 +104,8 @@ impl Plan {
             workers_max: workers,
             shards_max: shards.max(2) as usize,
             keys: (shards as usize * 2).clamp(8, 200),
-            puts: random.random_range(50..=300),
-            trouble_for: LEASE * random.random_range(4..=12_u32),
+            puts: random.random_range(100..=600),
+            trouble_for: LEASE * random.random_range(6..=16_u32),
             reshard_every: Some(LEASE.mul_f64(random.random_range(0.3..3.0))),
             has_bounds: random.random_range(0..3) == 0,
             ..Self::quiet(&mut random, (workers, lanes, shards))
@@ -145,11 +145,11 @@ impl Plan {
         let is_lossy = random.random_range(0..3) > 0;
         let is_deadly = random.random_range(0..3) > 0;
         // With more workers there is more trouble, and each of them has less.
-        let every = LEASE.mul_f64(random.random_range(0.5..3.0)) / (1 + self.workers_max as u32 / 10);
+        let every = LEASE.mul_f64(random.random_range(0.2..1.5)) / (1 + self.workers_max as u32 / 8);
         Self {
             trouble_every: Some(every),
-            loss_one_in: is_lossy.then(|| random.random_range(20..=150)),
-            crash_one_in: is_deadly.then(|| random.random_range(300..=5_000)),
+            loss_one_in: is_lossy.then(|| random.random_range(10..=100)),
+            crash_one_in: is_deadly.then(|| random.random_range(100..=2_000)),
             ..self
         }
     }

@@ -12,6 +12,7 @@ use headwater_stream::lineage::{self, Gone, Waiting};
 
 use super::clock::Time;
 use super::lane_run::Limits;
+use super::network::Request;
 use super::stream::{Listing, Row, Taken};
 use super::{LEASE, Sabotage};
 use crate::parts::Chance;
@@ -36,8 +37,10 @@ pub(super) struct Reader {
     is_end_awaited: bool,
     /// Shards that were read to their newest event, and when.
     tips: BTreeMap<ShardId, Timestamp>,
-    /// The listing that was looked at, and the ends that were known then; `None` when it must be looked at.
-    known: Option<(u64, u64)>,
+    /// The listing that was looked at last, and how many ends were in the lake then.
+    seen: (u64, u64),
+    /// Something happened after which others may be readable.
+    must_look: bool,
     list_due: Time,
     sabotage: Sabotage,
 }
@@ -55,7 +58,8 @@ impl Reader {
             parents_elsewhere: BTreeSet::new(),
             is_end_awaited: false,
             tips: BTreeMap::new(),
-            known: None,
+            seen: (0, 0),
+            must_look: true,
             list_due: Time::ZERO,
             sabotage,
         }
@@ -63,7 +67,7 @@ impl Reader {
 
     /// Forgets what is buffered and goes on after these positions.
     pub(super) fn resume(&mut self, positions: BTreeMap<ShardId, Position>) {
-        *self = Self { positions, ..Self::new(self.lane, self.sabotage) };
+        *self = Self { positions, seen: self.seen, ..Self::new(self.lane, self.sabotage) };
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,9 +84,10 @@ impl Reader {
         limits.rows.saturating_sub(self.rows.len()).max(1)
     }
 
-    /// Returns what is known of the shards when they are to be listed again.
-    pub(super) fn wants_list(&self, now: Time) -> Option<Option<(u64, u64)>> {
-        (self.known.is_none() || now >= self.list_due).then_some(self.known)
+    /// Returns the request for the shards when it is time for it.
+    pub(super) fn wants_list(&self, now: Time) -> Option<Request> {
+        let request = Request::List { seen: self.seen, is_forced: self.must_look };
+        (self.must_look || now >= self.list_due).then_some(request)
     }
 
     pub(super) fn put_off_list(&mut self, now: Time) {
@@ -102,7 +107,7 @@ impl Reader {
         others: BTreeMap<ShardId, Position>,
         now: Time,
     ) -> bool {
-        self.known = Some((listing.number, ends));
+        (self.seen, self.must_look) = ((listing.number, ends), false);
         self.put_off_list(now);
         let mut positions = others;
         positions.extend(self.positions.iter().map(|(shard, position)| (shard.clone(), *position)));
@@ -146,7 +151,7 @@ impl Reader {
                 self.is_end_awaited |= self.parents_elsewhere.contains(&shard);
                 self.readable.retain(|readable| *readable != shard);
                 // Its children may be read now.
-                self.known = None;
+                self.must_look = true;
                 is_any = true;
             }
             match complete_until {

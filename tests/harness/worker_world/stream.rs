@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_common::hash;
 use headwater_common::position::{Position, Segment, ShardId};
@@ -15,6 +16,9 @@ use crate::parts::Chance;
 
 /// Events that one read gives of a shard at most.
 const READ_MAX: usize = 6;
+
+/// For how long after a change a list may be the one before it.
+const LIST_LAG: Duration = Duration::from_secs(1);
 
 /// An event, as it is a row of the lake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +81,9 @@ pub(super) struct Stream {
     lanes: u32,
     sequence: u64,
     listing: Listing,
-    /// What some of the stream's servers still say.
+    /// What some of the stream's servers still say for a moment after a change.
     listing_before: Listing,
+    listed_at: Time,
     /// Where reading begins.
     pub(super) start: Arc<BTreeMap<ShardId, Position>>,
     throttle_one_in: u32,
@@ -98,6 +103,7 @@ impl Stream {
             sequence: 0,
             listing: nothing.clone(),
             listing_before: nothing,
+            listed_at: Time::ZERO,
             start: Arc::default(),
             throttle_one_in: plan.throttle_one_in,
             sabotage,
@@ -110,7 +116,7 @@ impl Stream {
             stream.open.push(place);
         }
         stream.start = Arc::new(stream.places.keys().map(|shard| (shard.clone(), Position::START)).collect());
-        stream.list_anew();
+        stream.list_anew(Time::ZERO);
         stream.listing_before = stream.listing.clone();
         stream
     }
@@ -131,7 +137,8 @@ impl Stream {
         place
     }
 
-    fn list_anew(&mut self) {
+    fn list_anew(&mut self, now: Time) {
+        self.listed_at = now;
         let listed = self.shards.iter().filter(|state| !state.is_forgotten).map(|state| state.shard.clone());
         let listing = Listing { number: self.listing.number + 1, shards: listed.collect() };
         self.listing_before = std::mem::replace(&mut self.listing, listing);
@@ -160,7 +167,7 @@ impl Stream {
     }
 
     /// Splits a shard in two; false when it is too narrow.
-    pub(super) fn split(&mut self, chance: &mut Chance) -> bool {
+    pub(super) fn split(&mut self, now: Time, chance: &mut Chance) -> bool {
         let index = chance.below(self.open.len());
         let parent = self.open[index];
         let (first, last) = (self.shards[parent].shard.first_hash_key, self.shards[parent].last_hash);
@@ -173,12 +180,12 @@ impl Stream {
         self.shards[parent].is_closed = true;
         self.open[index] = low;
         self.open.insert(index + 1, high);
-        self.list_anew();
+        self.list_anew(now);
         true
     }
 
     /// Merges two neighbours; false when there is one shard only.
-    pub(super) fn merge(&mut self, chance: &mut Chance) -> bool {
+    pub(super) fn merge(&mut self, now: Time, chance: &mut Chance) -> bool {
         if self.open.len() < 2 {
             return false;
         }
@@ -190,25 +197,27 @@ impl Stream {
         self.shards[high].is_closed = true;
         self.open[index] = child;
         self.open.remove(index + 1);
-        self.list_anew();
+        self.list_anew(now);
         true
     }
 
     /// Forgets the shards whose end the lake has, as retention does; returns whether there was one.
-    pub(super) fn forget(&mut self, is_done: impl Fn(&ShardId) -> bool) -> bool {
+    pub(super) fn forget(&mut self, now: Time, is_done: impl Fn(&ShardId) -> bool) -> bool {
         let mut is_any = false;
         for state in self.shards.iter_mut().filter(|state| state.is_closed && !state.is_forgotten) {
             state.is_forgotten = is_done(&state.shard.id);
             is_any |= state.is_forgotten;
         }
         if is_any {
-            self.list_anew();
+            self.list_anew(now);
         }
         is_any
     }
 
-    pub(super) fn list(&self, chance: &mut Chance) -> Listing {
-        if chance.trouble_one_in(4) { self.listing_before.clone() } else { self.listing.clone() }
+    /// Returns the shards; some servers' lists are old for a moment. Nobody gets an older one than was seen.
+    pub(super) fn list(&self, seen: u64, now: Time, chance: &mut Chance) -> Listing {
+        let is_new = now < self.listed_at + LIST_LAG && self.listing_before.number >= seen;
+        if is_new && chance.trouble_one_in(4) { self.listing_before.clone() } else { self.listing.clone() }
     }
 
     /// Reads shard after shard, `room` events at most; `None` when one of them is forgotten.

@@ -47,12 +47,12 @@ impl World {
         for _ in 0..RESHARD_MAX {
             match self.stream.open_count().cmp(&wanted) {
                 Ordering::Less => {
-                    let is_split = self.stream.split(&mut self.chance);
+                    let is_split = self.stream.split(self.queue.now(), &mut self.chance);
                     self.statistics.count_if(is_split, "splits");
                 }
                 Ordering::Equal => break,
                 Ordering::Greater => {
-                    let is_merged = self.stream.merge(&mut self.chance);
+                    let is_merged = self.stream.merge(self.queue.now(), &mut self.chance);
                     self.statistics.count_if(is_merged, "merges");
                 }
             }
@@ -61,10 +61,10 @@ impl World {
     }
 
     fn forget(&mut self) {
-        let (stream, lake) = (&mut self.stream, &self.lake);
+        let (stream, lake, now) = (&mut self.stream, &self.lake, self.queue.now());
         let lanes: BTreeMap<ShardId, u32> =
             stream.closed().map(|shard| (shard.clone(), stream.lane_of(shard))).collect();
-        let is_any = stream.forget(|shard| lake.has_all_of(shard, lanes[shard]));
+        let is_any = stream.forget(now, |shard| lake.has_all_of(shard, lanes[shard]));
         self.statistics.count_if(is_any, "shards that were forgotten");
     }
 
