@@ -89,8 +89,8 @@ impl World {
         let is_overdue = |watched: &&Watched| watched.orphan_since.is_some_and(|since| since < latest);
         match self.watched.iter().find(is_overdue) {
             Some(Watched { sign, orphan_since }) if free >= orphans => Err(format!(
-                "W4: at {now:?} a lane has no owner since {orphan_since:?}, the last was {sign:?}; there are {orphans} such \
-                 lanes, and room for {free}"
+                "W4: at {now:?} a lane has no owner since {orphan_since:?}, the last was {sign:?}; there are {orphans} \
+                 such lanes, and room for {free}"
             )),
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Many workers at one stream and one lake, in a simulated world. The product decides: which lanes a worker has
-//! ([`headwater_consumer::lease::machine`]), which shards may be read ([`headwater_stream::lineage`]), and how an epoch is
-//! written ([`headwater_lake::commit::Machine`]). This world acts, in a time of its own, on one thread.
+//! ([`headwater_consumer::lease::machine`]), which shards may be read ([`headwater_stream::lineage`]), and how an epoch
+//! is written ([`headwater_lake::commit::Machine`]). This world acts, in a time of its own, on one thread.
 //!
 //! ```text
 //!  producer -> stream (splits, merges, forgets) --read--> run of a lane --cut, file, commit--> lake
@@ -9,9 +9,10 @@
 //! ```
 //!
 //! Processes pause for any time and go on as zombies, some with their clock; they crash at any action, are cut off from
-//! the leases, the lake or the stream, join, and leave in order. Clocks show anything and go up to three percent wrongly.
-//! Requests are lost, or their answers, or they come true late; reads are throttled; lists are old. What happens is a
-//! function of the plan and the seed. [`Sabotage`] takes one rule out at a time; the tests show that each is missed.
+//! the leases, the lake or the stream, join, and leave in order. Clocks show anything and go up to three percent
+//! wrongly. Requests are lost, or their answers, or they come true late; reads are throttled; lists are old. What
+//! happens is a function of the plan and the seed. [`Sabotage`] takes one rule out at a time; the tests show that each
+//! is missed.
 //!
 //! What is promised:
 //! - W1: every event is in the lake once; a cut says of no shard that it has ended, or how far it is known, when that is
