@@ -12,6 +12,7 @@ pub mod kinesis;
 pub mod lake;
 pub mod lease_contract;
 pub mod moto;
+mod parts;
 pub mod process;
 pub mod python;
 pub mod simulation;
