@@ -17,3 +17,4 @@ pub mod process;
 pub mod python;
 pub mod simulation;
 pub mod stream_world;
+pub mod worker_world;

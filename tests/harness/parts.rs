@@ -1,4 +1,4 @@
-//! What the simulated worlds have in common: chance, and what a lake keeps of one lane.
+//! What the world of workers keeps of one lane, and how it draws what happens.
 
 use std::collections::BTreeMap;
 
