@@ -7,6 +7,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -19,6 +20,10 @@ use headwater_consumer::pipeline::Pipeline;
 use headwater_lake::digest::{RowDigest, RowHasher};
 use headwater_lake::schema::TableSchema;
 use headwater_stream::embedded::{Log, Options};
+use headwater_stream::kinesis::kpl::{Aggregate, split};
+use headwater_stream::kinesis::packing::{self, Answer, Decision, Packer};
+use headwater_stream::kinesis::shard_map::{OpenShard, ShardMap};
+use headwater_stream::kinesis::tally::AGGREGATE_BYTES;
 use headwater_stream::{Put, Source};
 
 const EVENTS: u64 = 8_192;
@@ -110,5 +115,51 @@ fn log(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, encode_and_digest, log);
+/// Events under their ids, as the producer has them.
+fn puts() -> Vec<Put> {
+    let put = |n: u64| Put { partition_key: format!("91b7584a2265b1f5-{n}-0").into(), payload: payload(n).into() };
+    (0..EVENTS).map(put).collect()
+}
+
+/// Packs all events into calls, each answered at once, and returns the bytes of their records.
+fn pack(puts: Vec<Put>, map: ShardMap, aggregate_bytes: Option<usize>) -> usize {
+    let options = packing::Options { record_bytes_max: 1 << 20, is_ordered: true, aggregate_bytes, is_paced: false };
+    let mut packer = Packer::new(options, map, 1, Duration::ZERO);
+    packer.push(puts, 0);
+    let stored = Answer::Stored { shard: ShardId::from("0"), sequence: 1.into() };
+    let mut bytes = 0;
+    while let Decision::Send(call) = packer.next(Duration::ZERO) {
+        let answers = vec![stored.clone(); call.records.len()];
+        bytes += call.records.into_iter().map(|record| record.payload.into_bytes().len()).sum::<usize>();
+        packer.answer(call.id, answers, Duration::ZERO);
+    }
+    bytes
+}
+
+fn kinesis(criterion: &mut Criterion) {
+    let first = |index: u32| headwater_common::hash::first_of_slice(index, 4);
+    let shard = |index: u32| OpenShard {
+        id: ShardId::from(index.to_string().as_str()),
+        first: first(index),
+        last: if index == 3 { u128::MAX } else { first(index + 1) - 1 },
+    };
+    let map = ShardMap::new((0..4).map(shard).collect()).unwrap();
+    let mut group = criterion.benchmark_group("kinesis");
+    group.throughput(Throughput::Elements(EVENTS));
+    for (name, aggregate_bytes) in [("pack", None), ("pack aggregated", Some(AGGREGATE_BYTES))] {
+        group.bench_function(name, |bencher| {
+            let fresh = || (puts(), map.clone());
+            bencher.iter_batched(fresh, |(puts, map)| pack(puts, map, aggregate_bytes), BatchSize::LargeInput);
+        });
+    }
+    let mut aggregate = Aggregate::new();
+    for put in puts() {
+        aggregate.push(put.partition_key, None, put.payload).unwrap();
+    }
+    let record = aggregate.finish();
+    group.bench_function("split", |bencher| bencher.iter(|| split(&record).unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, decode, encode_and_digest, log, kinesis);
 criterion_main!(benches);

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use headwater_common::quantity::{Bytes, Rate, parse_duration};
+use headwater_common::quantity::{Bytes, parse_duration};
 use headwater_common::timestamp::Timestamp;
 use headwater_common::window::Partitioning;
 use headwater_lake::layout::{GenerationNumber, TableName};
 use headwater_stream::url::StreamUrl;
 
+pub use crate::cli_leases::Sharing;
+pub use crate::cli_produce::{FileFormat, Produce, ShardCount};
 pub use crate::cli_replay::{
     Replay, ReplayCommand, ReplayCompare, ReplayCutover, ReplayPlace, ReplayPlan, ReplayRun, ReplayStatus, ReplayWhat,
 };
@@ -79,92 +81,15 @@ pub enum Command {
     Completions(Completions),
 }
 
-/// Options of `produce`.
-#[derive(Debug, Args)]
-pub struct Produce {
-    /// CSV or NDJSON files, plain, gzip or zstd; `-` is standard input
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<String>,
-    /// The stream: log:PATH
-    #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
-    pub to: StreamUrl,
-    /// How the files are written; told from the first byte unless given
-    #[arg(long, value_enum)]
-    pub format: Option<FileFormat>,
-    /// The character between fields
-    #[arg(long, default_value = ",", value_parser = parse_byte)]
-    pub delimiter: u8,
-    /// The character around fields
-    #[arg(long, default_value = "\"", value_parser = parse_byte)]
-    pub quote: u8,
-    /// The columns' names, for files without a header
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    pub columns: Option<Vec<String>>,
-    /// A cell that means null; may be repeated [default: the empty cell]
-    #[arg(long = "null", value_name = "TOKEN")]
-    pub nulls: Option<Vec<String>>,
-    /// Keeps all cells as strings
-    #[arg(long)]
-    pub strings: bool,
-    /// The column whose value chooses the shard [default: the event id]
-    #[arg(long, value_name = "COLUMN")]
-    pub key: Option<String>,
-    /// The column with the event time
-    #[arg(long, value_name = "COLUMN")]
-    pub time_field: Option<String>,
-    /// How the event time is written
-    #[arg(long, value_enum, default_value = "text")]
-    pub time_format: TimeFormat,
-    /// Shards of a stream that does not exist yet
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub shards: Option<u32>,
-    /// Sends so much a second: 5000/s, 4MiB/s
-    #[arg(long)]
-    pub rate: Option<Rate>,
-    /// Sends as the event times are apart, so many times faster; merges several files by time
-    #[arg(long, value_name = "TIMES", value_parser = parse_speedup)]
-    pub speedup: Option<f64>,
-    /// Stops after so many rows, those of a resumed run included
-    #[arg(long, value_name = "ROWS")]
-    pub limit: Option<u64>,
-    /// Begins anew after the last row
-    #[arg(long = "loop")]
-    pub repeat: bool,
-    /// Goes on where an earlier run over the same files stopped
-    #[arg(long)]
-    pub resume: bool,
-    /// Where the run notes how far it is [default: .headwater/produce-HASH.json]
-    #[arg(long, value_name = "FILE")]
-    pub progress_file: Option<PathBuf>,
-    /// Where bad rows go, with line, byte and reason
-    #[arg(long, value_name = "FILE", default_value = "headwater-rejects.ndjson")]
-    pub reject_file: PathBuf,
-    /// Bytes of a batch; each batch is on the disk before the next
-    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
-    pub batch_bytes: Bytes,
-    /// Batches that come within this time share one sync of the disk [default: a sync a batch]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub sync_every: Option<Duration>,
-    /// Deletes events that are older [default: never]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub retention: Option<Duration>,
-    /// Deletes the oldest events when the stream is larger [default: never]
-    #[arg(long, value_name = "SIZE")]
-    pub retention_bytes: Option<Bytes>,
-    /// How large the log may grow; address space only, until it is used
-    #[arg(long, value_name = "SIZE", default_value = "1TiB")]
-    pub log_map_size: Bytes,
-    /// Serves /metrics, /healthz and /readyz there
-    #[arg(long, value_name = "ADDRESS")]
-    pub metrics_listen: Option<std::net::SocketAddr>,
-}
-
 /// Options of `consume`.
 #[derive(Debug, Args)]
 pub struct Consume {
-    /// The stream: log:PATH, or archive:LAKE/STREAM
+    /// The stream: log:PATH, kinesis://NAME, or archive:LAKE/STREAM
     #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
     pub from: StreamUrl,
+    /// Reads Kinesis by enhanced fan-out, as the registered consumer of that name; registers it if it is not there
+    #[arg(long, value_name = "CONSUMER")]
+    pub fan_out: Option<String>,
     /// The lake's folder
     #[arg(long, value_name = "PATH", default_value = "./data/lake")]
     pub lake: PathBuf,
@@ -234,6 +159,9 @@ pub struct Consume {
     /// Not ready when an event has waited longer than this to be committed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub ready_age: Duration,
+    /// Which lanes it reads, when there are other workers.
+    #[command(flatten)]
+    pub sharing: Sharing,
     /// How large the log may be; as the producer was told
     #[arg(long, value_name = "SIZE", default_value = "1TiB")]
     pub log_map_size: Bytes,
@@ -265,9 +193,15 @@ pub struct Query {
 /// Options of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The stream, for its shards and the lag [default: left out unless it is there]
+    /// The stream, for its shards and the lag: log:PATH (left out unless it is there) or kinesis://NAME
     #[arg(long, value_name = "STREAM", default_value = "log:./data/stream")]
     pub from: StreamUrl,
+    /// Shows who has which lane, by the leases in this DynamoDB table
+    #[arg(long, value_name = "NAME")]
+    pub lease_table: Option<String>,
+    /// Asks the stream how far each lane is behind in each shard: some calls a shard
+    #[arg(long)]
+    pub lag: bool,
     /// The lake's folder
     #[arg(long, value_name = "PATH", default_value = "./data/lake")]
     pub lake: PathBuf,
@@ -342,15 +276,6 @@ pub struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// How input files are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FileFormat {
-    /// Comma-separated values.
-    Csv,
-    /// One JSON object a line.
-    Ndjson,
 }
 
 /// How event times are written.
@@ -429,17 +354,4 @@ impl From<TimeFormat> for headwater_common::event_time::Format {
 fn parse_filter(text: &str) -> Result<String, String> {
     let known = tracing_subscriber::EnvFilter::try_new(text);
     known.map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-fn parse_byte(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        [byte] if byte.is_ascii() => Ok(*byte),
-        b"\\t" => Ok(b'\t'),
-        _ => Err("it must be one ASCII character, or \\t".to_owned()),
-    }
-}
-
-fn parse_speedup(text: &str) -> Result<f64, String> {
-    let speedup: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    if (1e-6..=1e9).contains(&speedup) { Ok(speedup) } else { Err("it must be from 0.000001 to 1000000000".to_owned()) }
 }

@@ -6,6 +6,8 @@
 
 mod allocator;
 pub mod cli;
+mod cli_leases;
+mod cli_produce;
 mod cli_replay;
 pub mod config;
 pub mod definition;

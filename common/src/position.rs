@@ -160,6 +160,11 @@ impl Position {
         Some(Timestamp::from_micros(micros))
     }
 
+    /// Returns true when the position is an event's or [`Position::START`]: neither a mark nor a shard's end.
+    pub fn is_plain(self) -> bool {
+        self.complete_until_micros == 0
+    }
+
     /// Returns the position without its mark: that of an event, [`Position::START`] or [`Position::SHARD_END`].
     #[must_use]
     pub fn unmarked(self) -> Self {
@@ -281,6 +286,7 @@ mod tests {
         assert_eq!(at("SHARD_END").unmarked(), Position::SHARD_END);
         assert_eq!(Position::before(Timestamp::from_micros(5)), at("0:0@5"));
         assert_eq!(at("7:1@5").complete_until(), Some(Timestamp::from_micros(5)));
+        assert_eq!(ascending.map(|text| at(text).is_plain()), [true, false, true, false, false, true, true, false]);
         assert_eq!((at("7:1").complete_until(), Position::SHARD_END.complete_until()), (None, None));
     }
 

@@ -1,4 +1,5 @@
-//! Runs the lanes of a generation, and goes where the pointer points. What one lane does is in `lane`.
+//! Runs the lanes of a generation, alone or as one of many workers, and goes where the pointer points. What one lane
+//! does is in `lane`, which lanes run when is in `supervisor`.
 //!
 //! Guarantees: nothing is read that is not buffered or committed; when the budget is full reading stops; a shutdown
 //! cuts and commits what is buffered; a dead tool stops the stream for `seal_wait` at most. Relies on nothing local:
@@ -20,6 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use headwater_common::clock::Clock;
+use headwater_common::position::ShardId;
 use headwater_common::retry::Policy;
 use headwater_lake::commit::Standing;
 use headwater_lake::cutover::{CaughtUp, Positions};
@@ -29,16 +31,20 @@ use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::Source;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::follow::{Follower, Signals, Told};
+use crate::follow::{Follower, is_true};
 use crate::lane::LaneRunner;
+use crate::lease::{self, Leases};
 use crate::pipeline::{FormError, Pipeline};
 use crate::policy::Limits;
 use crate::recorded::RecordedCuts;
+use crate::supervisor::Supervisor;
 
 /// How long a seal may block a lane before the consumer decides its pointer, unless told otherwise.
 pub const SEAL_WAIT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long apart a worker whose lanes are closed looks whether those of the others are as well.
+const LANES_POLL: Duration = Duration::from_secs(1);
 
 /// What the consumer is run with.
 #[derive(Clone)]
@@ -74,9 +80,10 @@ pub struct Consumer {
 pub enum Until {
     /// Never.
     Forever,
-    /// When the positions are committed that were newest when it started.
+    /// When the positions are committed that were newest when it started, in the shards that there were then.
     CaughtUp,
-    /// When these positions are committed, which are the last to be read. Other shards are not read at all.
+    /// When these positions are committed, which are the last to be read. Other shards are not read at all. A mark
+    /// before every event asks for what arrived before its time.
     Reached(Positions),
 }
 
@@ -133,6 +140,26 @@ pub enum Error {
         #[source]
         source: FormError,
     },
+    /// The leases.
+    #[error("cannot share the lanes of table {table}")]
+    Lease {
+        /// The table.
+        table: String,
+        /// Why not.
+        #[source]
+        source: lease::Error,
+    },
+    /// A shard is to be read in a run that ends before the end of its parent.
+    #[error(
+        "shard {shard} is asked for, and it follows the end of shard {parent}, which is not: name `{parent}=SHARD_END` \
+         as well"
+    )]
+    ParentLeftOut {
+        /// The shard.
+        shard: ShardId,
+        /// The parent.
+        parent: ShardId,
+    },
     /// The lane is not where a recorded cut begins.
     #[error(
         "lane {lane} stands in the midst of recorded cut {epoch}: its epochs so far were not those of the recorded cuts"
@@ -150,6 +177,8 @@ pub enum Error {
 pub(crate) enum Ended {
     /// In order: there is an end, or they were told to stop.
     Done,
+    /// Another writer was faster, and lanes are shared: the lane may be another worker's.
+    Fenced,
     /// Another generation is live.
     Moved,
     /// A candidate met a seal that it may not pass.
@@ -165,16 +194,41 @@ impl Consumer {
     ///
     /// # Errors
     /// The first error of a lane; the other lanes are shut down in order before it is returned.
-    pub async fn run(mut self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+    pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        self.follow_pointer(None, shutdown).await
+    }
+
+    /// Consumes as one of many workers: those lanes that the leases give to this one. Where an end was asked for it ends
+    /// once every lane has come to it here, or is another worker's. Its leases are released once the lanes have
+    /// committed, also at the shutdown.
+    ///
+    /// # Errors
+    /// As [`Consumer::run`]; also when the leases cannot be used.
+    pub async fn share(self, leases: Leases, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        self.follow_pointer(Some(leases), shutdown).await
+    }
+
+    async fn follow_pointer(mut self, leases: Option<Leases>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        let mut was_closed = false;
         loop {
             let highest = self.highest_pointer().await?;
             if highest.generation != self.generation.description.number {
                 self = self.moved_to(highest.generation).await?;
             }
             let now = self.clock.now();
-            let lanes = self.open_lanes().await?;
-            let follower = Follower::new(Arc::clone(&self.generation), highest.number, lanes.set.number, now);
-            let ended = self.run_lanes(Standing::Live, lanes, Some(Arc::new(follower)), &shutdown).await?;
+            let current = self.open_lanes().await?;
+            if was_closed && current.next.is_some() && leases.is_some() {
+                // Other workers are closing theirs.
+                let mut told = shutdown.clone();
+                let waited = tokio::time::timeout(LANES_POLL, is_true(&mut told)).await;
+                if waited.is_ok() {
+                    return Ok(());
+                }
+            }
+            let follower = Follower::new(Arc::clone(&self.generation), highest.number, current.set.number, now);
+            let follower = Some(Arc::new(follower));
+            let ended = self.run_lanes(Standing::Live, current, follower, leases.as_ref(), &shutdown).await?;
+            was_closed = ended == Ended::Closed;
             if !matches!(ended, Ended::Moved | Ended::Closed) {
                 return Ok(());
             }
@@ -194,13 +248,13 @@ impl Consumer {
         let mut ended = Ended::Closed;
         // What is left of a change of lanes is carried out on the way.
         while ended == Ended::Closed {
-            let lanes = self.open_lanes().await?;
-            ended = self.run_lanes(Standing::Candidate { after }, lanes, None, shutdown).await?;
+            let current = self.open_lanes().await?;
+            ended = self.run_lanes(Standing::Candidate { after }, current, None, None, shutdown).await?;
         }
         Ok(match ended {
             Ended::Overtaken | Ended::Moved => Some(CaughtUp::Overtaken),
-            Ended::Done | Ended::Closed if *shutdown.borrow() => None,
-            Ended::Done | Ended::Closed => Some(CaughtUp::Reached),
+            Ended::Done | Ended::Fenced | Ended::Closed if *shutdown.borrow() => None,
+            Ended::Done | Ended::Fenced | Ended::Closed => Some(CaughtUp::Reached),
         })
     }
 
@@ -221,37 +275,15 @@ impl Consumer {
         standing: Standing,
         current: Current,
         follower: Option<Arc<Follower>>,
+        leases: Option<&Leases>,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
-        // When a lane fails or the pointer moves the others are told; `shutdown` is not ours to tell it with.
-        let (tell_lanes, told) = watch::channel(Told::GoOn);
-        let mut lanes = JoinSet::new();
-        for lane in current.set.lanes() {
-            let runner = LaneRunner::start(self.clone(), lane, standing, follower.clone()).await?;
-            lanes.spawn(
-                runner.closing(current.next.is_some()).run(Signals { shutdown: shutdown.clone(), told: told.clone() }),
-            );
+        let lanes = current.set.lanes().collect();
+        let supervisor = Supervisor::new(self, standing, follower, shutdown).closing(current.next.is_some());
+        match leases {
+            None => supervisor.run_all(lanes).await,
+            Some(leases) => supervisor.run_shared(lanes, leases).await,
         }
-        let (mut ended, mut failure) = (Ended::Done, None);
-        while let Some(joined) = lanes.join_next().await {
-            match joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-                Ok(Ended::Done) => {}
-                // The other lanes find out by themselves.
-                Ok(Ended::Closed) => ended = if ended == Ended::Done { Ended::Closed } else { ended },
-                Ok(left) => {
-                    ended = left;
-                    let _ = tell_lanes.send(Told::Leave);
-                }
-                Err(error) => {
-                    let _ = tell_lanes.send(Told::Cut);
-                    match &failure {
-                        None => failure = Some(error),
-                        Some(_) => tracing::error!(error = ?error, "another lane failed as well"),
-                    }
-                }
-            }
-        }
-        failure.map_or(Ok(ended), Err)
     }
 
     /// Returns the consumer of another generation of the same table.
@@ -281,8 +313,8 @@ impl Consumer {
         })
     }
 
-    pub(crate) fn stream_error(&self, source: headwater_stream::Error) -> Error {
-        Error::Stream { url: self.source.url(), source }
+    pub(crate) fn lease_error(&self, source: lease::Error) -> Error {
+        Error::Lease { table: self.generation.table.to_string(), source }
     }
 
     pub(crate) fn lake_error(&self, source: headwater_lake::Error) -> Error {

@@ -209,16 +209,40 @@ impl EpochBuffer {
         let from = self.position(&batch.shard);
         debug_assert!(from < last.position, "S1: positions of a shard only grow");
         match self.segments.last_mut() {
-            Some(segment) if segment.shard == batch.shard => segment.to = last.position,
-            _ => self.segments.push(Segment { shard: batch.shard.clone(), from, to: last.position }),
+            Some(segment) if segment.shard == batch.shard && !segment.is_without_events() => {
+                segment.to = last.position;
+                self.positions.insert(batch.shard.clone(), last.position);
+            }
+            _ => self.go_to(&batch.shard, last.position),
         }
-        self.positions.insert(batch.shard.clone(), last.position);
         self.payload_bytes += batch.events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
         if self.decoder.is_none() {
             let decoder = self.decoder_for(tables);
             self.decoder = Some(decoder);
         }
         self.decode(batch.shard.as_str(), &batch.events)
+    }
+
+    /// Notes that a shard is read to its end.
+    pub fn end(&mut self, shard: &ShardId) {
+        if self.position(shard) != Position::SHARD_END {
+            self.go_to(shard, Position::SHARD_END);
+        }
+    }
+
+    /// Notes that all of a shard that arrived before a time is read.
+    pub fn mark(&mut self, shard: &ShardId, time: Timestamp) {
+        let (from, to) = (self.position(shard), self.position(shard).unmarked().marked(time));
+        if from != Position::SHARD_END && to > from {
+            self.go_to(shard, to);
+        }
+    }
+
+    /// Begins a segment of its own, which goes to a position.
+    fn go_to(&mut self, shard: &ShardId, to: Position) {
+        let from = self.position(shard);
+        self.segments.push(Segment { shard: shard.clone(), from, to });
+        self.positions.insert(shard.clone(), to);
     }
 
     /// Takes what a recorded cut took, with the schema that it names: the next epoch is that cut's, row for row. The
@@ -245,14 +269,13 @@ impl EpochBuffer {
             return Ok((schema.clone(), false));
         }
         let base = tables.get(&Output::Events).and_then(Option::as_ref);
-        if self.decoder.is_none() {
-            // An epoch without events closes a lane before its tables exist.
+        let segments = self.segments.clone();
+        let decoded_for = self.decoder.as_ref().map(Decoder::base_version);
+        if decoded_for.is_none() {
+            // Nothing but shards' ends and marks. The first epoch makes the table all the same.
             let decoder = self.decoder_for(tables);
             self.decoder = Some(decoder);
-        }
-        let decoder = self.decoder.as_ref().expect("there is one");
-        let segments = self.segments.clone();
-        if self.is_proposed || decoder.base_version() != base.map(|base| base.schema.version) {
+        } else if self.is_proposed || decoded_for != Some(base.map(|base| base.schema.version)) {
             // Another writer changed the schema: decode as if it had been so from the beginning.
             let decoder = self.decoder_for(tables);
             self.decode_again(epoch, decoder, &segments).await?;

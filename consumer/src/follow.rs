@@ -85,8 +85,8 @@ impl Follower {
     }
 }
 
-/// What the lanes of a consumer are told by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the lanes of a consumer are told by it. A later one of these goes before an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Told {
     /// Nothing.
     GoOn,
@@ -111,7 +111,7 @@ impl Signals {
         *self.shutdown.borrow() || *self.told.borrow() != Told::GoOn
     }
 
-    /// Does something that may be given up, unless the lane is to stop: then says how. The only `select!`.
+    /// Does something that may be given up, unless the lane is to stop: then says how. The only `select!` of a lane.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Told> {
         tokio::select! {
             biased;
@@ -123,7 +123,7 @@ impl Signals {
 }
 
 /// Waits until the value turns true; for ever when its sender is gone.
-async fn is_true(value: &mut watch::Receiver<bool>) {
+pub(crate) async fn is_true(value: &mut watch::Receiver<bool>) {
     if value.wait_for(|told| *told).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -20,6 +20,18 @@ pub const MILLIS_BEHIND: &str = "headwater_stream_millis_behind_latest";
 pub const ARCHIVED_RECORDS: &str = "headwater_archive_records_total";
 /// Payload bytes of those records.
 pub const ARCHIVED_BYTES: &str = "headwater_archive_bytes_total";
+/// Lanes that are this worker's.
+pub const LEASES_OWNED: &str = "headwater_lease_owned_lanes";
+/// Lanes that are nobody's, as this worker sees it.
+pub const LEASES_UNOWNED: &str = "headwater_lease_unowned_lanes";
+/// Leases taken that were nobody's, or whose owner gave no sign of life.
+pub const LEASES_TAKEN: &str = "headwater_lease_taken_total";
+/// Leases that another worker handed over, or did not hand over in time.
+pub const LEASES_STOLEN: &str = "headwater_lease_stolen_total";
+/// Leases handed over to another worker.
+pub const LEASES_GIVEN: &str = "headwater_lease_given_total";
+/// Leases that others took, or that could not be renewed in time.
+pub const LEASES_LOST: &str = "headwater_lease_lost_total";
 
 /// Counts an epoch after its commit, so that the counters agree with the lake.
 pub(crate) fn count_epoch(ledger: &Ledger) {

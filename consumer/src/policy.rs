@@ -61,11 +61,15 @@ pub struct Buffered {
     pub file_bytes: usize,
     /// Bytes of the rows of the window that has most of them, in memory and on disk.
     pub window_bytes: u64,
-    /// Stretches of shards.
+    /// Stretches of shards, their ends included.
     pub segments: usize,
+    /// Whether another lane waits for the end of a shard that is among them.
+    pub ends_awaited: bool,
+    /// Whether a quiet shard's mark is overdue.
+    pub marks_overdue: bool,
     /// Whether a window is over.
     pub closed_window: bool,
-    /// When the first of them was read.
+    /// When the first of them was read; a shard's end counts as an event here.
     pub first_read_at: Timestamp,
     /// When the last of them was read.
     pub last_read_at: Timestamp,
@@ -92,6 +96,10 @@ pub enum Reason {
     Segments,
     /// A window is over.
     WindowClosed,
+    /// A shard ended, and another lane waits for that.
+    ShardEnd,
+    /// It is time to note until when a shard was quiet.
+    Mark,
     /// The end of the run.
     Shutdown,
     /// The lane is to be closed, because other lanes were asked for.
@@ -109,7 +117,11 @@ pub fn rows_in_memory_max(limits: &Limits, lanes: usize) -> usize {
 /// Returns why the epoch ends now, or `None` when it goes on.
 pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp) -> Option<Reason> {
     let memory = rows_in_memory_max(limits, lanes);
+    if buffered.segments == 0 {
+        return buffered.marks_overdue.then_some(Reason::Mark);
+    }
     let reached = [
+        (buffered.ends_awaited, Reason::ShardEnd),
         (buffered.events >= limits.rows, Reason::Rows),
         (buffered.file_bytes >= limits.file_bytes.as_usize(), Reason::FileBytes),
         (buffered.memory_bytes >= memory, Reason::Memory),
@@ -120,9 +132,6 @@ pub fn decide(limits: &Limits, lanes: usize, buffered: &Buffered, now: Timestamp
         (now.since(buffered.first_read_at) >= limits.age, Reason::Age),
         (now.since(buffered.last_read_at) >= limits.idle, Reason::Idle),
     ];
-    if buffered.events == 0 {
-        return None;
-    }
     reached.into_iter().find(|(yes, _)| *yes).map(|(_, reason)| reason)
 }
 
@@ -139,6 +148,8 @@ mod tests {
             file_bytes: 0,
             window_bytes: 0,
             segments: 1,
+            ends_awaited: false,
+            marks_overdue: false,
             closed_window: true,
             first_read_at: at(100),
             last_read_at: at(100),
@@ -150,7 +161,7 @@ mod tests {
     #[test]
     fn fm21_fm51_every_bound_ends_an_epoch() {
         check(|_| {}, 101, None);
-        check(|b| b.events = 0, 999, None);
+        check(|b| b.segments = 0, 999, None);
         check(|b| b.events = 1_000_000, 101, Some(Reason::Rows));
         check(|b| b.file_bytes = 128 << 20, 101, Some(Reason::FileBytes));
         check(|b| b.memory_bytes = 64 << 20, 101, Some(Reason::Memory));
@@ -159,6 +170,11 @@ mod tests {
         check(|b| b.segments = SEGMENTS_MAX, 101, Some(Reason::Segments));
         check(|_| {}, 105, Some(Reason::Idle));
         check(|b| b.last_read_at = Timestamp::from_micros(159_000_000), 160, Some(Reason::Age));
+        // A shard's end waits like an event, unless somebody waits for it.
+        check(|b| b.events = 0, 104, None);
+        check(|b| b.events = 0, 105, Some(Reason::Idle));
+        check(|b| (b.events, b.ends_awaited) = (0, true), 101, Some(Reason::ShardEnd));
+        check(|b| (b.segments, b.marks_overdue) = (0, true), 101, Some(Reason::Mark));
         // A clock that goes back ends nothing.
         check(|_| {}, 50, None);
     }

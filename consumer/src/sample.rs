@@ -13,6 +13,7 @@ use headwater_lake::commit::{EpochRows, FileRef, Tables};
 use headwater_lake::generation::OpenGeneration;
 use headwater_lake::layout::{Epoch, Lane, Output};
 use headwater_stream::Source;
+use headwater_stream::stretch::{Bound, Stretch};
 
 use crate::driver::Error;
 use crate::epoch::{EpochBuffer, Settings, Spilling};
@@ -20,6 +21,9 @@ use crate::pipeline::Pipeline;
 
 /// Bytes that one read asks for.
 const READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// Reads in a row that may give nothing: a sample may be smaller than it could be.
+const EMPTY_READS_MAX: u32 = 10;
 
 /// What a sample is made with.
 #[derive(Clone)]
@@ -68,17 +72,17 @@ impl Sampler {
         let tables = Tables::new();
         let share = bytes_max / (range.len() as u64).max(1);
         for (shard, (from, to)) in range {
-            let (mut after, mut taken) = (*from, 0);
-            while after < *to && taken < share.max(1) {
+            let stretch = Stretch::new(self.source.as_ref(), shard.clone(), *from, Bound::from(*to));
+            let (mut stretch, mut taken) = (stretch.giving_up_after(EMPTY_READS_MAX), 0);
+            while taken < share.max(1) {
                 let wanted = usize::try_from(share - taken).unwrap_or(READ_BYTES).clamp(1, READ_BYTES);
-                let mut read = self.source.read(shard, after, wanted).await.map_err(stream_failed)?;
-                read.events.retain(|event| event.position <= *to);
-                let Some(last) = read.events.last() else { break };
-                after = last.position;
-                taken += read.events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
-                sample.events += read.events.len() as u64;
-                let batch = Batch { shard: shard.clone(), events: read.events };
-                buffer.add(&batch, &tables).map_err(lake_failed)?;
+                let events = stretch.next(wanted).await.map_err(stream_failed)?;
+                if events.is_empty() {
+                    break;
+                }
+                taken += events.iter().map(|event| event.payload.len() as u64).sum::<u64>();
+                sample.events += events.len() as u64;
+                buffer.add(&Batch { shard: shard.clone(), events }, &tables).map_err(lake_failed)?;
             }
             sample.bytes += taken;
         }

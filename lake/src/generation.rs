@@ -16,8 +16,11 @@ use crate::layout::{self, GenerationNumber, Lane, Output, TableName};
 use crate::pointer::{self, Pointer, Publish};
 use crate::store::{Create, LakeStore};
 
-/// The newest version of the format.
+/// The version of a generation that begins where streams with numbers say.
 const VERSION: u32 = 1;
+
+/// The newest version of the format: that of a generation that begins with marks or behind shards' ends.
+const MARK_VERSION: u32 = 2;
 
 /// What a generation was built with: `_generation.json`, described in `docs/formats/generation.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,8 +190,8 @@ pub async fn open(store: &LakeStore, table: &TableName, number: GenerationNumber
     };
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     let found = value["version"].as_u64().and_then(|version| u32::try_from(version).ok()).unwrap_or(0);
-    if found != VERSION {
-        return Err(Error::UnknownFormat { key, found, known: VERSION });
+    if !(VERSION..=MARK_VERSION).contains(&found) {
+        return Err(Error::UnknownFormat { key, found, known: MARK_VERSION });
     }
     let description = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
     Ok(OpenGeneration { store: store.clone(), table: table.clone(), description })
@@ -290,7 +293,7 @@ pub(crate) async fn create_surely(
 }
 
 impl Generation {
-    /// Returns the description of a first generation, in the newest format.
+    /// Returns the description of a first generation, in the oldest version of the format that can say where it begins.
     pub fn first(
         pipeline: BTreeMap<String, Value>,
         pipeline_hash: String,
@@ -298,8 +301,9 @@ impl Generation {
         lanes: u32,
         stream: StreamFacts,
     ) -> Self {
+        let is_plain = stream.start.values().all(|position| position.is_plain());
         Self {
-            version: VERSION,
+            version: if is_plain { VERSION } else { MARK_VERSION },
             number: GenerationNumber::FIRST,
             pipeline,
             pipeline_hash,
@@ -342,6 +346,27 @@ mod tests {
         let generation = Generation::first(was, "h".into(), Partitioning::default(), 1, stream);
         let expected = "- a: \"x\"\n+ a: \"y\"\n- b: 1\n+ c: {\"n\":\"BIGINT\"}";
         assert_eq!(generation.difference(&is), expected);
+    }
+
+    /// A generation that begins at these positions of shards 0, 1 and 2.
+    fn beginning_at(start: [&str; 3]) -> Generation {
+        let shards = ["0", "1", "2"].map(ShardId::from);
+        let start = shards.into_iter().zip(start.map(|text| text.parse().unwrap())).collect();
+        let stream = StreamFacts { identity: "s".into(), sequence_digits: 56, gap_free: false, start };
+        let pipeline = BTreeMap::from([("id_field".to_owned(), json!("_event_id"))]);
+        Generation::first(pipeline, "00ff".into(), Partitioning::default(), 1, stream)
+    }
+
+    #[test]
+    fn golden_bytes_of_both_versions() {
+        let plain = (beginning_at(["0:0", "7:1", "9:0"]), include_str!("../golden/generation-v1.json"));
+        let marks =
+            (beginning_at(["0:0@1763737200000000", "7:1", "SHARD_END"]), include_str!("../golden/generation-v2.json"));
+        for (version, (generation, golden)) in [(1, plain), (2, marks)] {
+            assert_eq!(generation.version, version, "older versions read what they know");
+            assert_eq!(String::from_utf8(generation.to_bytes()).unwrap(), golden.trim_end());
+            assert_eq!(serde_json::from_str::<Generation>(golden).unwrap(), generation);
+        }
     }
 
     #[test]

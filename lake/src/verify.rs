@@ -1,15 +1,15 @@
 //! Proves after the fact that nothing vanished and nothing came twice.
 //!
-//! For each lane and epoch: the account balances; the segments join up with those before; every file of the cut is in
-//! its table with the rows the cut says, and every file of the table is named by a cut; lanes of a later set begin
-//! where those of the set before have ended, and nothing follows a cut that closes its lane. With `full`, the rows are
-//! read and their digest is compared. What was verified once is noted in the lake and not looked at again, unless
-//! asked for from the beginning.
+//! For each lane and epoch: the account balances; the segments join up with those before, also over marks, and nothing
+//! follows a shard's end; every file of the cut is in its table with the rows the cut says, and every file of the table
+//! is named by a cut; lanes of a later set begin where those of the set before have ended, and nothing follows a cut
+//! that closes its lane. With `full`, the rows are read and their digest is compared. What was verified once is noted
+//! in the lake and not looked at again, unless asked for from the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use headwater_common::accounts::Account;
-use headwater_common::position::{Position, ShardId};
+use headwater_common::position::{Position, Segment, ShardId};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
@@ -256,8 +256,14 @@ fn verify_segments(
             let (shard, from) = (&segment.shard, segment.from);
             report.problems.push(format!("{place}: shard {shard} goes on after {from}, it was left at {known}"));
         }
-        let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
-        events += number(segment.to).saturating_sub(number(segment.from));
+        if segment.to <= segment.from {
+            let Segment { shard, from, to } = segment;
+            report.problems.push(format!("{place}: shard {shard} goes from {from} to {to}, which is no way forward"));
+        }
+        if !segment.is_without_events() {
+            let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
+            events += number(segment.to).saturating_sub(number(segment.from));
+        }
         positions.insert(segment.shard.clone(), segment.to);
     }
     if generation.description.gap_free && events != cut.account.read {

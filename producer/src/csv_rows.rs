@@ -178,6 +178,7 @@ impl CsvRows {
     }
 
     fn make_row(&self, record: &Record, place: Place, row: &mut Row, misfits: &mut u64) -> Found {
+        (row.line, row.byte) = (place.line, place.byte);
         row.body.clear();
         for (index, label) in self.labels.iter().enumerate() {
             if Some(index) == self.own_id {

@@ -44,6 +44,7 @@ impl NdjsonRows {
             };
             let line = window.bytes()[..content].trim_ascii();
             let taken = take(line, options, row);
+            (row.line, row.byte) = (place.line, place.byte);
             let rejected = taken.map(|reason| reject(reason, line));
             let is_empty = line.is_empty();
             window.consume(whole);

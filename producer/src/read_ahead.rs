@@ -1,8 +1,5 @@
 //! Reads ahead of the sender, on a thread of its own: inputs to rows to batches, within bounds.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::columns::write_string;
 use crate::pace::{Pace, Pacer};
+use crate::rejects::Rejects;
 use crate::rows::{self, EVENT_ID_FIELD, Found, Reject, Row, Rows};
 use crate::run::{Error, Options};
 use crate::state::State;
@@ -29,9 +27,13 @@ const LARGE_BATCH_BYTES: usize = 5 * 1024 * 1024;
 /// Bytes that a row takes besides its body and key, at most for ids that are made here.
 const ROW_OVERHEAD_BYTES: usize = 128;
 
+/// Bytes of a row that the reject file shows at most.
+const RAW_BYTES_MAX: usize = 64 * 1024;
+
 /// What the reader can say once it has read all.
 pub(crate) struct Finished {
-    pub(crate) rejects: u64,
+    /// Rows that cannot be events.
+    pub(crate) bad: u64,
     pub(crate) misfits: u64,
 }
 
@@ -41,9 +43,32 @@ pub(crate) struct Batch {
     pub(crate) bytes: usize,
     pub(crate) state: State,
     pub(crate) last_time: Option<Timestamp>,
-    pub(crate) rejects: u64,
+    /// Rows so far that cannot be events.
+    pub(crate) bad: u64,
+    /// Where its rows are from, should the stream not take one.
+    pub(crate) origins: Origins,
     /// Its share of [`AHEAD_BYTES_MAX`], given back when it is acknowledged.
     pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// Where the rows of a batch are from, and what they are.
+pub(crate) struct Origins {
+    arena: Bytes,
+    spans: Vec<Span>,
+}
+
+impl Origins {
+    /// Returns the input of a row, by its place among the options' inputs, and the row as one that cannot be sent.
+    pub(crate) fn reject(&self, row: usize, reason: String) -> (usize, Reject) {
+        let Span { input, line, byte, payload, end, .. } = self.spans[row];
+        let raw = &self.arena[payload..end.min(payload + RAW_BYTES_MAX)];
+        (input, Reject { line, byte, reason, raw: String::from_utf8_lossy(raw).into_owned() })
+    }
+
+    /// Returns the bytes of a row, its key included.
+    pub(crate) fn bytes(&self, row: usize) -> usize {
+        self.spans[row].end - self.spans[row].start
+    }
 }
 
 /// Reads rows and makes batches, on a thread of its own.
@@ -68,15 +93,19 @@ pub(crate) struct Reader {
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
     rows_left: Option<u64>,
-    rejects: RejectFile,
+    rejects: Arc<Rejects>,
+    bad: u64,
     misfits: u64,
 }
 
-/// Where a row's key begins, where its payload begins, and where that ends.
+/// Where a row's key begins, where its payload begins, and where that ends; and where the row is from.
 struct Span {
     start: usize,
     payload: usize,
     end: usize,
+    input: usize,
+    line: u64,
+    byte: u64,
 }
 
 /// Nobody wants more rows.
@@ -88,6 +117,7 @@ impl Reader {
         state: State,
         pacer: &Pacer,
         stop: Arc<AtomicBool>,
+        rejects: Arc<Rejects>,
         batches: mpsc::Sender<Batch>,
     ) -> Self {
         let (rows_max, bytes_max) = pacer.batch_max();
@@ -96,7 +126,8 @@ impl Reader {
             bytes_max: bytes_max.min(options.batch_bytes_max),
             span_max: pacer.batch_span(),
             rows_left: options.limit.map(|limit| limit.saturating_sub(state.sent)),
-            rejects: RejectFile::new(options.reject_file.clone()),
+            rejects,
+            bad: 0,
             skip: state.files.iter().map(|file| file.rows).collect(),
             state,
             options,
@@ -136,7 +167,7 @@ impl Reader {
         }
         // When nobody wants the last rows, the run was ended from outside.
         let _ = self.flush()?;
-        Ok(Finished { rejects: self.rejects.count, misfits: self.misfits })
+        Ok(Finished { bad: self.bad, misfits: self.misfits })
     }
 
     fn one_after_the_other(&mut self) -> Result<Result<(), Enough>, Error> {
@@ -215,6 +246,7 @@ impl Reader {
             // The next pass meets the same ones.
             if self.state.pass == 0 {
                 self.rejects.write(&self.options.inputs[index].name(), &reject)?;
+                self.bad += 1;
             }
             return Ok(Ok(()));
         }
@@ -260,7 +292,7 @@ impl Reader {
             }
         }
         arena.extend_from_slice(&row.body);
-        self.spans.push(Span { start, payload, end: arena.len() });
+        self.spans.push(Span { start, payload, end: arena.len(), input: index, line: row.line, byte: row.byte });
     }
 
     /// Hands the rows at hand to the sender. What was rejected before them is on disk before they count as done.
@@ -272,16 +304,18 @@ impl Reader {
         let room = futures::executor::block_on(Arc::clone(&self.room).acquire_many_owned(wanted));
         let room = room.expect("the semaphore is never closed");
         let arena = Bytes::from(std::mem::take(&mut self.arena));
-        let put = |Span { start, payload, end }: Span| Put {
-            partition_key: arena.slice(start..payload),
-            payload: arena.slice(payload..end),
+        let spans = std::mem::take(&mut self.spans);
+        let put = |span: &Span| Put {
+            partition_key: arena.slice(span.start..span.payload),
+            payload: arena.slice(span.payload..span.end),
         };
         let batch = Batch {
-            puts: std::mem::take(&mut self.spans).into_iter().map(put).collect(),
+            puts: spans.iter().map(put).collect(),
             bytes,
             state: self.state.clone(),
             last_time: self.last_time,
-            rejects: self.rejects.count,
+            bad: self.bad,
+            origins: Origins { arena, spans },
             room,
         };
         self.first_time = None;
@@ -303,40 +337,4 @@ fn make_id(digest: &str, row: u64, pass: u32, id: &mut Vec<u8>) {
     id.extend_from_slice(number.format(row).as_bytes());
     id.push(b'-');
     id.extend_from_slice(number.format(pass).as_bytes());
-}
-
-/// Bad rows, a JSON object a line. Created when there is one.
-struct RejectFile {
-    path: PathBuf,
-    file: Option<BufWriter<File>>,
-    count: u64,
-}
-
-impl RejectFile {
-    fn new(path: PathBuf) -> Self {
-        Self { path, file: None, count: 0 }
-    }
-
-    fn write(&mut self, input: &str, reject: &Reject) -> Result<(), Error> {
-        let failed = |source| Error::File { action: "write", path: self.path.clone(), source };
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
-                self.file.insert(BufWriter::new(file))
-            }
-        };
-        let Reject { line, byte, reason, raw } = reject;
-        let entry = serde_json::json!({"file": input, "line": line, "byte": byte, "reason": reason, "raw": raw});
-        writeln!(file, "{entry}").map_err(failed)?;
-        self.count += 1;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        let Some(file) = &mut self.file else {
-            return Ok(());
-        };
-        file.flush().map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
-    }
 }

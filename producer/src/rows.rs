@@ -51,6 +51,10 @@ pub struct ReadOptions {
 pub struct Row {
     /// Its number in the file, from 1.
     pub number: u64,
+    /// The line where it begins, from 1.
+    pub line: u64,
+    /// The byte of the decompressed input where it begins, from 0.
+    pub byte: u64,
     /// JSON, without its event id: the text after `{`, with the `}`.
     pub body: Vec<u8>,
     /// The event id that the row brings along.

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::input::Input;
 use crate::metrics;
 use crate::pace::{Pace, Pacer};
-use crate::read_ahead::{Batch, Finished, Reader};
+use crate::read_ahead::{Batch, Finished, Origins, Reader};
+use crate::rejects::Rejects;
 use crate::resume;
 use crate::rows::{self, ReadOptions};
 use crate::state::State;
@@ -41,7 +42,7 @@ pub struct Options {
     pub resume: bool,
     /// Where to note how far the run is.
     pub state_file: PathBuf,
-    /// Where bad rows go.
+    /// Where bad rows go, and those that the stream does not take.
     pub reject_file: PathBuf,
     /// Bytes of a batch at most.
     pub batch_bytes_max: usize,
@@ -58,8 +59,10 @@ pub struct Report {
     pub rows: u64,
     /// Their bytes, as sent.
     pub bytes: u64,
-    /// Rows that went to the reject file.
-    pub rejects: u64,
+    /// Rows that cannot be events. They went to the reject file.
+    pub bad: u64,
+    /// Rows that the stream did not take, however often it was asked. They went to the reject file as well.
+    pub refused: u64,
     /// Cells sent as strings because they did not fit their column's type.
     pub misfits: u64,
     /// Batches sent.
@@ -73,7 +76,7 @@ pub struct Progress {
     pub rows: AtomicU64,
     /// Bytes acknowledged.
     pub bytes: AtomicU64,
-    /// Rows rejected.
+    /// Rows in the reject file.
     pub rejects: AtomicU64,
 }
 
@@ -132,69 +135,100 @@ pub async fn run(
     let (batches, mut queue) = mpsc::channel(QUEUE_BATCHES);
     let pacer = Pacer::new(options.pace);
     let stop = Arc::new(AtomicBool::new(false));
-    let reader = Reader::new(options.clone(), state.clone(), &pacer, Arc::clone(&stop), batches);
+    let rejects = Arc::new(Rejects::new(options.reject_file.clone()));
+    let reader = Reader::new(options.clone(), state.clone(), &pacer, Arc::clone(&stop), Arc::clone(&rejects), batches);
     // A thread that is not waited for when the run ends early: it may be waiting for a pipe that says nothing.
     let (finish, reading) = oneshot::channel();
     std::thread::spawn(move || finish.send(reader.run()));
-    let sent = send(&options, sink, progress, &mut state, pacer, &mut queue, &mut shutdown).await;
+    let run = Run { options: &options, sink, progress, rejects: &rejects };
+    let sent = run.send(&mut state, pacer, &mut queue, &mut shutdown).await;
     stop.store(true, Ordering::Relaxed);
     drop(queue);
     let (mut report, ended) = sent?;
-    report.rejects = progress.rejects.load(Ordering::Relaxed);
     if ended {
-        let Finished { rejects, misfits } = reading.await.map_err(|_| Error::ReaderGone)??;
-        report.rejects = rejects;
+        let Finished { bad, misfits } = reading.await.map_err(|_| Error::ReaderGone)??;
+        report.bad = bad;
         report.misfits = misfits;
     }
     Ok(report)
 }
 
-/// Sends batches until there are no more (then the second value is true) or the run is to end: then what is on its
-/// way is waited for.
-async fn send(
-    options: &Options,
-    sink: &dyn Sink,
-    progress: &Progress,
-    state: &mut State,
-    pacer: Pacer,
-    queue: &mut mpsc::Receiver<Batch>,
-    shutdown: &mut watch::Receiver<bool>,
-) -> Result<(Report, bool), Error> {
-    let mut ended = false;
-    let paced = futures::stream::unfold((queue, pacer, &mut ended), |(queue, mut pacer, ended)| async {
-        let Some(batch) = queue.recv().await else {
-            *ended = true;
-            return None;
+/// What the sending side of a run works with.
+struct Run<'a> {
+    options: &'a Options,
+    sink: &'a dyn Sink,
+    progress: &'a Progress,
+    rejects: &'a Rejects,
+}
+
+impl Run<'_> {
+    /// Sends batches until there are no more (then the second value is true) or the run is to end: then what is on its
+    /// way is waited for.
+    async fn send(
+        &self,
+        state: &mut State,
+        pacer: Pacer,
+        queue: &mut mpsc::Receiver<Batch>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<(Report, bool), Error> {
+        let mut ended = false;
+        let paced = futures::stream::unfold((queue, pacer, &mut ended), |(queue, mut pacer, ended)| async {
+            let Some(batch) = queue.recv().await else {
+                *ended = true;
+                return None;
+            };
+            pacer.wait(batch.puts.len(), batch.bytes, batch.last_time, batch.state.pass).await;
+            Some((batch, (queue, pacer, ended)))
+        });
+        let told = async {
+            // Without anybody who could tell, the run ends by itself only.
+            if shutdown.wait_for(|told| *told).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         };
-        pacer.wait(batch.puts.len(), batch.bytes, batch.last_time, batch.state.pass).await;
-        Some((batch, (queue, pacer, ended)))
-    });
-    let told = async {
-        // Without anybody who could tell, the run ends by itself only.
-        if shutdown.wait_for(|told| *told).await.is_err() {
-            std::future::pending::<()>().await;
+        // Every put hands over its batch the first time it is polled, and they are first polled in this order.
+        let sent = paced.take_until(Box::pin(told)).map(|batch| put(self.sink, batch)).buffered(IN_FLIGHT_BATCHES);
+        let mut report = Report::default();
+        {
+            let mut sent = std::pin::pin!(sent);
+            while let Some(result) = sent.next().await {
+                let failed = |source| Error::Put { url: self.sink.url(), acknowledged: report.rows, source };
+                let sent = result.map_err(failed)?;
+                self.acknowledged(sent, state, &mut report)?;
+            }
         }
-    };
-    let acknowledged = paced.take_until(Box::pin(told)).map(|batch| put(sink, batch)).buffered(IN_FLIGHT_BATCHES);
-    let mut report = Report::default();
-    {
-        let mut acknowledged = std::pin::pin!(acknowledged);
-        while let Some(result) = acknowledged.next().await {
-            let failed = |source| Error::Put { url: sink.url(), acknowledged: report.rows, source };
-            let Sent { rows, bytes, state: after, rejects } = result.map_err(failed)?;
-            report.rows += rows;
-            report.bytes += bytes;
-            report.batches += 1;
-            progress.rows.store(report.rows, Ordering::Relaxed);
-            progress.bytes.store(report.bytes, Ordering::Relaxed);
-            progress.rejects.store(rejects, Ordering::Relaxed);
-            ::metrics::counter!(metrics::EVENTS).increment(rows);
-            ::metrics::counter!(metrics::BYTES).increment(bytes);
-            *state = after;
-            note(options, state)?;
-        }
+        Ok((report, ended))
     }
-    Ok((report, ended))
+
+    /// Notes a batch that the stream has.
+    fn acknowledged(&self, sent: Sent, state: &mut State, report: &mut Report) -> Result<(), Error> {
+        let Sent { rows, bytes, state: after, bad, refused, origins } = sent;
+        let mut bytes_refused = 0;
+        for (row, reason) in &refused {
+            let (input, reject) = origins.reject(*row, format!("the stream did not take it: {reason}"));
+            self.rejects.write(&self.options.inputs[input].name(), &reject)?;
+            bytes_refused += origins.bytes(*row) as u64;
+        }
+        // On disk before the row counts as done.
+        self.rejects.flush()?;
+        let (count, more_bad) = (refused.len() as u64, bad.saturating_sub(report.bad));
+        let (rows, bytes) = (rows - count, bytes - bytes_refused);
+        report.rows += rows;
+        report.bytes += bytes;
+        report.refused += count;
+        report.bad = bad;
+        report.batches += 1;
+        let Progress { rows: rows_shown, bytes: bytes_shown, rejects: rejects_shown } = self.progress;
+        rows_shown.store(report.rows, Ordering::Relaxed);
+        bytes_shown.store(report.bytes, Ordering::Relaxed);
+        rejects_shown.store(report.bad + report.refused, Ordering::Relaxed);
+        ::metrics::counter!(metrics::EVENTS).increment(rows);
+        ::metrics::counter!(metrics::BYTES).increment(bytes);
+        ::metrics::counter!(metrics::REJECTED, "reason" => "unreadable").increment(more_bad);
+        ::metrics::counter!(metrics::REJECTED, "reason" => "refused").increment(count);
+        *state = after;
+        note(self.options, state)
+    }
 }
 
 /// A batch that is acknowledged.
@@ -202,18 +236,19 @@ struct Sent {
     rows: u64,
     bytes: u64,
     state: State,
-    rejects: u64,
+    bad: u64,
+    /// The rows that the stream did not take, by their places in the batch, with the reason.
+    refused: Vec<(usize, String)>,
+    origins: Origins,
 }
 
 /// What can be tried again is tried again by the adapter, which knows what it means.
 async fn put(sink: &dyn Sink, batch: Batch) -> Result<Sent, headwater_stream::Error> {
-    let Batch { puts, bytes, state, rejects, room, .. } = batch;
+    let Batch { puts, bytes, state, bad, origins, room, .. } = batch;
     let rows = puts.len() as u64;
-    if rows > 0 {
-        sink.put(puts).await?;
-    }
+    let refused = if rows > 0 { sink.put(puts).await?.rejected } else { Vec::new() };
     drop(room);
-    Ok(Sent { rows, bytes: bytes as u64, state, rejects })
+    Ok(Sent { rows, bytes: bytes as u64, state, bad, refused, origins })
 }
 
 fn note(options: &Options, state: &State) -> Result<(), Error> {

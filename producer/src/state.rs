@@ -23,7 +23,7 @@ pub struct State {
     pub files: Vec<FileState>,
     /// Passes over the inputs that are done.
     pub pass: u32,
-    /// Rows of all passes that are acknowledged; rejected ones do not count.
+    /// Rows of all passes that are acknowledged, those included that the stream did not take; bad ones do not count.
     pub sent: u64,
 }
 

@@ -15,6 +15,7 @@ use headwater_lake::generation::PartitionKey;
 use headwater_lake::schema::{Column, TableSchema};
 use headwater_lake::table::TableState;
 use headwater_stream::Source;
+use headwater_stream::stretch::{Bound, Stretch};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -86,14 +87,15 @@ pub async fn infer(
     let mut inference = Inference::new(pipeline, source.sequence_digits());
     let (from, until) = range;
     for (shard, last) in until {
-        let mut after = from.get(shard).copied().unwrap_or_default();
-        while after < *last {
-            let mut read = source.read(shard, after, READ_BYTES).await.map_err(failed)?;
-            read.events.retain(|event| event.position <= *last);
-            let Some(newest) = read.events.last() else { break };
-            after = newest.position;
-            let count = read.events.len() as u64;
-            inference = look(inference, shard.clone(), read.events).await;
+        let after = from.get(shard).copied().unwrap_or_default();
+        let mut stretch = Stretch::new(source, shard.clone(), after, Bound::from(*last));
+        loop {
+            let events = stretch.next(READ_BYTES).await.map_err(failed)?;
+            if events.is_empty() {
+                break;
+            }
+            let count = events.len() as u64;
+            inference = look(inference, shard.clone(), events).await;
             seen(count);
         }
     }

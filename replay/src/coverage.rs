@@ -3,10 +3,12 @@
 use std::fmt;
 
 use headwater_common::position::{Position, ShardId};
+use headwater_stream::stretch::{Bound, Stretch as Reading};
 use headwater_stream::{Error as StreamError, Source, StartAt};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::range::{Positions, described};
 
 /// Events of one shard, `(from, to]`, that somebody holds without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct Coverage {
     pub to: Position,
 }
 
-/// Returns what a stream holds.
+/// Returns what a stream holds; one that has no number for its end holds whatever comes.
 ///
 /// # Errors
 /// When it does not answer.
@@ -29,14 +31,46 @@ pub async fn of(stream: &dyn Source) -> Result<Vec<Coverage>, StreamError> {
     let mut held = Vec::new();
     for shard in stream.shards().await? {
         let from = stream.resolve(&shard.id, StartAt::TrimHorizon).await?;
-        let to = stream.resolve(&shard.id, StartAt::Latest).await?;
+        let newest = stream.resolve(&shard.id, StartAt::Latest).await?;
+        let to = if is_time(newest) { Position::SHARD_END } else { newest.unmarked() };
         held.push(Coverage { name: stream.url(), shard: shard.id, from, to });
     }
     Ok(held)
 }
 
+/// Looks where a stream really begins that cannot name the position before its oldest event: it has lost something
+/// when that event is after one that a table has taken. `taken` are events that were there once, the earliest that are
+/// known.
+///
+/// # Errors
+/// When the stream does not answer.
+pub async fn find_beginnings(stream: &dyn Source, held: &mut [Coverage], taken: &Positions) -> Result<(), StreamError> {
+    for coverage in held {
+        let Some(taken) = taken.get(&coverage.shard) else {
+            continue;
+        };
+        if coverage.from != Position::START {
+            continue;
+        }
+        let newest = stream.resolve(&coverage.shard, StartAt::Latest).await?;
+        let mut reading = Reading::new(stream, coverage.shard.clone(), Position::START, Bound::from(newest));
+        coverage.from = match reading.next(1).await?.first() {
+            Some(oldest) if oldest.position <= *taken => continue,
+            Some(oldest) => oldest.position,
+            // Nothing is left.
+            None => *taken,
+        };
+    }
+    Ok(())
+}
+
+/// Returns true when a position is a time and no place: a mark before every event.
+pub fn is_time(position: Position) -> bool {
+    matches!(Bound::from(position), Bound::Before(_))
+}
+
 /// Refuses positions after the newest that anybody holds: they were never written, or are of a longer copy of the
-/// stream.
+/// stream. A shard that nobody holds has nothing to be compared with; whoever is to read it finds it gone.
 ///
 /// # Errors
 /// Names them.
@@ -48,8 +82,10 @@ pub fn check_ends<'a>(
     let mut beyond = Vec::new();
     for (shard, end) in ends {
         let newest = held.iter().filter(|coverage| coverage.shard == *shard).map(|coverage| coverage.to).max();
-        let newest = newest.unwrap_or(Position::START);
-        if *end > newest {
+        let Some(newest) = newest else {
+            continue;
+        };
+        if end.unmarked() > newest.unmarked() {
             beyond.push(Stretch { shard: shard.clone(), from: newest, to: *end, held_by: None });
         }
     }
@@ -78,7 +114,7 @@ impl Stretch {
 
 impl fmt::Display for Stretch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {} after {} up to {}", self.shard, self.from, self.to)
+        write!(f, "shard {} after {} up to {}", self.shard, described(self.from), described(self.to))
     }
 }
 
@@ -88,8 +124,18 @@ pub fn events_between(from: Position, to: Position) -> u64 {
     number(to).saturating_sub(number(from))
 }
 
-/// Divides `(from, to]` of a shard by who holds it. Coverages that come first are preferred.
+/// Divides `(from, to]` of a shard by who holds it. Coverages that come first are preferred. An end that is a time is
+/// somewhere in what is held last.
 pub fn divide(shard: &ShardId, from: Position, to: Position, coverages: &[Coverage]) -> Vec<Stretch> {
+    let place = if is_time(to) { Position::SHARD_END } else { to.unmarked() };
+    let mut stretches = divide_places(shard, from, place, coverages);
+    if let Some(last) = stretches.last_mut() {
+        last.to = to;
+    }
+    stretches
+}
+
+fn divide_places(shard: &ShardId, from: Position, to: Position, coverages: &[Coverage]) -> Vec<Stretch> {
     let mine: Vec<_> = coverages.iter().filter(|coverage| coverage.shard == *shard).collect();
     let mut stretches = Vec::new();
     let mut at = from;
@@ -143,6 +189,13 @@ mod tests {
         check((0, 200), &[stream, archive], &[(0, 50, Some("archive")), (50, 200, Some("stream"))]);
         check((0, 200), &[archive, stream], &[(0, 100, Some("archive")), (100, 200, Some("stream"))]);
         let gap = ("archive", 10, 30);
+        let (start, end) = (Position::START, "0:0@5".parse().unwrap());
+        let held = |from, to| Coverage { name: "stream".into(), shard: "0".into(), from, to };
+        let found = divide(&"0".into(), start, end, &[held(start, Position::SHARD_END)]);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].to, found[0].held_by.as_deref()), (end, Some("stream")));
+        let found = divide(&"0".into(), start, end, &[held(Position::of_record(9.into()), Position::SHARD_END)]);
+        assert_eq!(found.iter().map(|stretch| stretch.held_by.is_some()).collect::<Vec<_>>(), [false, true]);
         check(
             (0, 60),
             &[stream, gap],

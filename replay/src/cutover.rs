@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use headwater_common::position::{Position, ShardId};
 use headwater_consumer::driver::{Consumer, SEAL_WAIT_DEFAULT, Until};
 use headwater_consumer::pipeline::Pipeline;
 use headwater_lake::cutover::{self, CaughtUp, Failure, Hands, Outcome, Positions};
@@ -15,8 +16,9 @@ use headwater_stream::Source;
 use tokio::sync::watch;
 
 use crate::compare;
-use crate::coverage;
+use crate::coverage::{self, Stretch};
 use crate::error::Error;
+use crate::range::Since;
 use crate::rebuild::{self, Means};
 use crate::standing::{self, Counting};
 
@@ -99,16 +101,33 @@ impl Cutover {
         if number == live.description.number {
             return Ok(());
         }
-        let is_rebuild = rebuild::read(&live, number).await?.is_some();
-        if is_rebuild && DeltaLog::new(target, Output::Events)?.newest().await?.is_none() {
+        let asked = rebuild::read(&live, number).await?;
+        if asked.is_some() && DeltaLog::new(target, Output::Events)?.newest().await?.is_none() {
             return Err(Error::NotBegun { table: self.table.clone(), number });
         }
         let reached = standing::positions(&live, Counting::Committed).await?;
-        let missing = compare::missing(&live.description.start, &target.description.start, &reached);
+        let (began, begins) = (&live.description.start, &target.description.start);
+        let mut missing = compare::missing(began, begins, &reached);
+        let was_vague = asked.is_some_and(|asked| asked.since == Since::Oldest.to_string());
+        if was_vague && !live.description.gap_free {
+            missing.extend(self.perhaps_missing(&live, begins).await?);
+        }
         if missing.is_empty() || self.allows_shorter_history {
             return Ok(());
         }
         Err(Error::ShorterHistory { number, missing })
+    }
+
+    /// Returns what a generation that was begun with the oldest event may lack, where sequence numbers do not tell
+    /// which one that was.
+    async fn perhaps_missing(&self, live: &OpenGeneration, begins: &Positions) -> Result<Vec<Stretch>, Error> {
+        let taken = standing::first_taken(live).await?;
+        let is_first = |began: Option<&Position>| began.is_none_or(|began| *began == Position::START);
+        let is_open = |shard: &ShardId| {
+            begins.get(shard) == Some(&Position::START) && is_first(live.description.start.get(shard))
+        };
+        let stretch = |(shard, to)| Stretch { shard, from: Position::START, to, held_by: None };
+        Ok(taken.into_iter().filter(|(shard, _)| is_open(shard)).map(stretch).collect())
     }
 
     /// Refuses positions that the stream never had: waiting for them would take for ever.

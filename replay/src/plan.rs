@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::coverage::Stretch;
 use crate::error::Error;
+use crate::range::described;
 use crate::rebuild::{Range, Request};
 
 /// What a rebuild would be.
@@ -156,7 +157,8 @@ impl Plan {
         for stretch in &self.stretches {
             let holder = stretch.held_by.as_deref().unwrap_or("LOST: neither the stream nor an archive has them");
             let count = self.events.map(|_| format!("{:>12} events  ", stretch.events())).unwrap_or_default();
-            line(format!("  shard {:<4} {count}after {} up to {}  {holder}", stretch.shard, stretch.from, stretch.to));
+            let (from, to) = (described(stretch.from), described(stretch.to));
+            line(format!("  shard {:<4} {count}after {from} up to {to}  {holder}", stretch.shard));
         }
         match self.events {
             Some(0) => line("there is nothing to be read".to_owned()),

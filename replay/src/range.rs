@@ -1,14 +1,17 @@
 //! From where to where: as the user says it, and as positions.
 //!
-//! A range of times is half-open, `[since, until)`, by arrival. A range of positions is `(since, until]`, as in cuts.
+//! A range of times is half-open, `[since, until)`, by arrival. A range of positions is `(since, until]`, as in cuts. A
+//! stream that has no numbers for a time or for its end is bounded by marks, which readers resolve as they read; of a
+//! shard that is closed the end is known all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_common::timestamp::Timestamp;
-use headwater_stream::{Error as StreamError, Source, StartAt};
+use headwater_stream::stretch::{Bound, Stretch};
+use headwater_stream::{Error as StreamError, Shard, Source, StartAt};
 
 /// Positions of shards.
 pub type Positions = BTreeMap<ShardId, Position>;
@@ -171,24 +174,59 @@ impl Until {
         given.into_iter().flat_map(Positions::keys)
     }
 
-    /// Returns the last positions to be read.
+    /// Returns the last positions to be read. Where the range ends inside a shard that was closed later, nothing of its
+    /// children is in it.
     ///
     /// # Errors
     /// When the stream does not answer.
     pub async fn resolve(&self, source: &dyn Source) -> Result<Positions, StreamError> {
+        let listed = source.shards().await?;
         let mut positions = Positions::new();
-        for shard in source.shards().await? {
+        // Shards that are closed, and were open at the end of the range; and what came of them.
+        let mut left_open = BTreeSet::new();
+        for shard in &listed {
+            if shard.parents.iter().any(|parent| left_open.contains(parent)) {
+                left_open.insert(shard.id.clone());
+                positions.insert(shard.id.clone(), Position::START);
+                continue;
+            }
             let position = match self {
                 Self::Now => source.resolve(&shard.id, StartAt::Latest).await?,
                 Self::At(time) => source.resolve(&shard.id, StartAt::At(*time)).await?,
-                Self::Positions(given) => match given.get(&shard.id) {
-                    Some(position) => *position,
-                    None => continue,
-                },
+                Self::Positions(given) => {
+                    positions.extend(given.get(&shard.id).map(|position| (shard.id.clone(), *position)));
+                    continue;
+                }
             };
-            positions.insert(shard.id, position);
+            let is_closed = listed.iter().any(|child| child.parents.contains(&shard.id));
+            let is_time = matches!(Bound::from(position), Bound::Before(_));
+            let goes_on = match self {
+                Self::At(_) if is_closed && is_time => has_events(source, shard, position).await?,
+                _ => false,
+            };
+            let end = if is_closed && is_time && !goes_on { Position::SHARD_END } else { position };
+            if is_closed && end != Position::SHARD_END {
+                left_open.insert(shard.id.clone());
+            }
+            positions.insert(shard.id.clone(), end);
         }
         Ok(positions)
+    }
+}
+
+/// Returns true when a closed shard has events after a position.
+async fn has_events(source: &dyn Source, shard: &Shard, after: Position) -> Result<bool, StreamError> {
+    let mut rest = Stretch::new(source, shard.id.clone(), after, Bound::End);
+    Ok(!rest.next(1).await?.is_empty())
+}
+
+/// Returns a position for people: until when a shard was quiet as a time, its end as such.
+pub fn described(position: Position) -> String {
+    match position.complete_until() {
+        _ if position == Position::SHARD_END => "its end".to_owned(),
+        Some(time) if position.unmarked() == Position::START => format!("what arrived before {time}"),
+        Some(time) => format!("{} (quiet until {time})", position.unmarked()),
+        None => position.to_string(),
     }
 }
 
@@ -212,5 +250,14 @@ mod tests {
         }
         assert!("generation".parse::<Until>().is_err(), "an end is another thing");
         assert_eq!("latest".parse::<Until>().unwrap(), Until::Now);
+    }
+
+    #[test]
+    fn marks_and_ends_are_said_in_words() {
+        let said = |text: &str| described(text.parse().unwrap());
+        assert_eq!(said("7:1"), "7:1");
+        assert_eq!(said("SHARD_END"), "its end");
+        assert_eq!(said("0:0@1763737200000000"), "what arrived before 2025-11-21T15:00:00Z");
+        assert_eq!(said("7:1@1763737200000000"), "7:1 (quiet until 2025-11-21T15:00:00Z)");
     }
 }

@@ -3,6 +3,8 @@
 //! Guarantees: neither the live generation nor the pointer is touched; a rebuild that was killed goes on by the cuts it
 //! made; two that run at once fence each other by their cuts. Relies on nothing local.
 
+mod ranging;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +22,15 @@ use headwater_lake::layout::{self, GenerationNumber, LaneSetNumber, Output, Poin
 use headwater_lake::pointer;
 use headwater_lake::store::Create;
 use headwater_lake::table::DeltaLog;
-use headwater_stream::Source;
+use headwater_stream::{Error as StreamError, Source};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::beginning::{self, Beginning};
-use crate::coverage::{self, Coverage, Stretch, divide};
+use crate::coverage::{Coverage, Stretch};
 use crate::error::Error;
 use crate::range::{Positions, Since, Until};
-use crate::standing::{self, Counting};
+use crate::standing;
 
 /// The newest version of the format.
 const VERSION: u32 = 1;
@@ -126,7 +128,7 @@ impl Request {
         Rebuild { version: VERSION, of, beginning: self.beginning, since: self.since.to_string(), inferred_until }
     }
 
-    fn stream_failed(&self, source: headwater_stream::Error) -> Error {
+    fn stream_failed(&self, source: StreamError) -> Error {
         Error::Stream { url: self.source.url(), source }
     }
 
@@ -162,64 +164,6 @@ impl Request {
             return refused("they say themselves from where to where".to_owned());
         }
         Ok(())
-    }
-
-    /// Finds out what would be read, and whether an earlier run left something to go on with. Changes nothing.
-    ///
-    /// # Errors
-    /// When the stream is another one, or the lake or the stream do not answer. What is lost is in the answer.
-    pub async fn range(&self) -> Result<Range, Error> {
-        self.check().await?;
-        let source = self.source.as_ref();
-        self.check_shards().await?;
-        let start = self.since.resolve(source, &self.live.description.start).await;
-        let start = start.map_err(|error| self.stream_failed(error))?;
-        let until = match self.beginning {
-            Beginning::RecordedCuts => RecordedCuts::of(self.live.clone()).await?.positions().await?,
-            _ => self.until.resolve(source).await.map_err(|error| self.stream_failed(error))?,
-        };
-        let resumed = if self.anew { None } else { self.unfinished().await? };
-        let from = match &resumed {
-            Some(generation) => standing::positions(generation, Counting::Published).await?,
-            None => start.clone(),
-        };
-        // A shard that is not in the start is left out of the rebuild.
-        let until: Positions = until.into_iter().filter(|(shard, _)| from.contains_key(shard)).collect();
-        let held = self.held().await?;
-        // Neither end may be where nobody has ever been: what comes there later would be passed over.
-        coverage::check_ends(&self.stream.url(), &held, start.iter().chain(&until))?;
-        let mut stretches = Vec::new();
-        for (shard, last) in &until {
-            let first = from.get(shard).copied().unwrap_or_default();
-            stretches.extend(divide(shard, first, *last, &held));
-        }
-        let lanes = match (&resumed, self.lanes) {
-            (Some(generation), _) => generation.description.lanes,
-            (None, Some(lanes)) => lanes,
-            (None, None) => lanes::highest(&self.live).await?.count,
-        };
-        Ok(Range { resumed, lanes, start, from, until, stretches })
-    }
-
-    /// Refuses positions of shards that the stream does not have.
-    async fn check_shards(&self) -> Result<(), Error> {
-        let known = self.source.shards().await.map_err(|error| self.stream_failed(error))?;
-        let named = self.since.shards().chain(self.until.shards());
-        match named.into_iter().find(|shard| known.iter().all(|known| known.id != **shard)) {
-            Some(shard) => {
-                let (url, shard) = (self.source.url(), shard.clone());
-                Err(self.stream_failed(headwater_stream::Error::NoSuchShard { url, shard }))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Returns what the stream holds, and the archives.
-    async fn held(&self) -> Result<Vec<Coverage>, Error> {
-        let held = coverage::of(self.stream.as_ref()).await;
-        let mut held = held.map_err(|error| self.stream_failed(error))?;
-        held.extend(self.archives.iter().cloned());
-        Ok(held)
     }
 
     /// Returns the newest generation above the live one that was asked for in the same words.

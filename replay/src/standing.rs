@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
-use headwater_lake::commit::{committed_everywhere_of, furthest_after, read_cut};
+use headwater_lake::commit::{committed_everywhere, committed_everywhere_of, furthest_after, lanes_with_cuts, read_cut};
+use headwater_lake::cut::POSITIONS_EVERY;
 use headwater_lake::generation::{self, OpenGeneration};
 use headwater_lake::lanes;
-use headwater_lake::layout::{self, GenerationNumber, TableName};
+use headwater_lake::layout::{self, Epoch, GenerationNumber, TableName};
 use headwater_lake::pointer;
 use headwater_lake::store::LakeStore;
+use headwater_stream::lineage::is_underway;
 
 use crate::range::Positions;
 
@@ -53,6 +55,32 @@ pub async fn positions(generation: &OpenGeneration, counting: Counting) -> Resul
         }
     }
     furthest_after(generation, epochs).await
+}
+
+/// Returns for each shard the earliest event that a generation is known to have taken, up to the accuracy of its
+/// epochs. What a stream has lost of its history is told by events that were there once.
+///
+/// # Errors
+/// When the lake does not answer or a cut is damaged.
+pub async fn first_taken(generation: &OpenGeneration) -> Result<Positions, Error> {
+    let mut first = Positions::new();
+    for lane in lanes_with_cuts(generation).await? {
+        let committed = committed_everywhere(generation, lane).await?;
+        let mut epoch = Epoch(1);
+        while epoch <= committed {
+            let Some(cut) = read_cut(generation, lane, epoch).await? else {
+                break;
+            };
+            let taken = cut.segments.into_iter().filter(|segment| !segment.is_without_events());
+            let listed = cut.positions.into_iter().flatten().filter(|(_, position)| is_underway(*position));
+            for (shard, position) in taken.map(|segment| (segment.shard, segment.to)).chain(listed) {
+                first.entry(shard).or_insert(position.unmarked());
+            }
+            // One by one as far as a restart would read; then those that list all positions, fewer and fewer.
+            epoch = if epoch.0 < POSITIONS_EVERY { epoch.next() } else { Epoch(epoch.0 * 2) };
+        }
+    }
+    Ok(first)
 }
 
 /// Returns how many events there are between two standings, where sequence numbers have no gaps.

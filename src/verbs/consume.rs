@@ -20,7 +20,7 @@ use headwater_lake::lanes::{self, Asked};
 use headwater_lake::store::LakeStore;
 use headwater_stream::{Source, StartAt};
 
-use super::{archive, source};
+use super::{archive, leases, source};
 use crate::cli::{Consume, MissingTime};
 use crate::progress::{self, Reading};
 use crate::{signals, telemetry};
@@ -28,11 +28,13 @@ use crate::{signals, telemetry};
 /// Turns the events of a stream into a table of the lake, and keeps its records when that is asked for.
 pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
     let (archives, consumes) = archive::wanted(&options)?;
+    leases::check(&options)?;
     let shutdown = signals::shutdown()?;
     let progress = Arc::new(Progress::default());
     let metrics = telemetry::serve_metrics(options.metrics_listen, readiness(&options, &progress)).await?;
     let archiver = if archives { Some(open_archive(&options, consumes, &progress).await?) } else { None };
     let consumer = if consumes { Some(open(&options, Arc::clone(&progress)).await?) } else { None };
+    let leases = leases::open(&options.sharing).await?;
 
     let watched = Arc::clone(&progress);
     let bounded = options.until_caught_up && consumes;
@@ -44,7 +46,10 @@ pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
     let archived = archiver.as_ref().map(|archiver| (archive::url(&options, archiver), Arc::clone(&archiver.progress)));
     let result = match (consumer, archiver) {
         (Some(consumer), Some(archiver)) => archive::run_both(consumer, archiver, shutdown).await,
-        (Some(consumer), None) => consumer.run(shutdown).await,
+        (Some(consumer), None) => match leases {
+            Some(leases) => consumer.share(leases, shutdown).await,
+            None => consumer.run(shutdown).await,
+        },
         (None, Some(archiver)) => archiver.run(shutdown).await,
         (None, None) => Ok(()),
     };
@@ -64,14 +69,14 @@ pub(crate) async fn run(options: Consume) -> anyhow::Result<()> {
 
 /// Opens the archive. Beside a table it has half of the memory, and its progress is not the one that is shown.
 async fn open_archive(options: &Consume, consumes: bool, progress: &Arc<Progress>) -> anyhow::Result<Archiver> {
-    let source = source::open(&options.from, options.log_map_size).await?;
+    let source = source::open_as(&options.from, options.log_map_size, options.fan_out.as_deref()).await?;
     let progress = if consumes { Arc::new(Progress::default()) } else { Arc::clone(progress) };
     archive::open(options, source, limits(options), progress).await
 }
 
 /// Opens the stream and the table, and refuses what does not belong together.
 pub(crate) async fn open(options: &Consume, progress: Arc<Progress>) -> anyhow::Result<Consumer> {
-    let source = source::open(&options.from, options.log_map_size).await?;
+    let source = source::open_as(&options.from, options.log_map_size, options.fan_out.as_deref()).await?;
     let store = LakeStore::on_disk(&options.lake)?;
     let pipeline = pipeline(options, &store).await?;
     let wanted = Generation::first(
@@ -116,10 +121,13 @@ async fn ask_for_lanes(options: &Consume, generation: &OpenGeneration) -> Result
     Ok(())
 }
 
+/// Resolves the start once, for every shard there is: also for one that is closed, whose rest belongs to what was asked
+/// for. A shard that comes later is read from its first event, whatever the start says.
 async fn stream_facts(source: &dyn Source, start: StartAt) -> Result<StreamFacts, headwater_stream::Error> {
     let mut positions = BTreeMap::new();
     for shard in source.shards().await? {
-        // From the beginning means from wherever the beginning is when the first event is read.
+        // From the beginning means from wherever the beginning is when the first event is read. Where a stream without
+        // numbers says other starts are is a time, which is stored and never asked for again.
         let position = source.resolve(&shard.id, start).await?;
         positions.insert(shard.id, position);
     }

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 mod consume;
 mod demo;
 mod gc;
+mod leases;
 mod produce;
 #[cfg(feature = "sql")]
 mod query;

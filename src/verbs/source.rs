@@ -40,22 +40,50 @@ pub(crate) async fn open_with_archive(
     let mut archived = Vec::new();
     for shard in archive.shards().await? {
         let from = archive.resolve(&shard.id, StartAt::TrimHorizon).await?;
-        let to = archive.resolve(&shard.id, StartAt::Latest).await?;
+        let to = archive.resolve(&shard.id, StartAt::Latest).await?.unmarked();
         archived.push(Coverage { name: archive.url(), shard: shard.id, from, to });
     }
     let joined = Arc::new(Joined::new(archive, Arc::clone(&stream)).await?);
     Ok(WithArchive { stream, joined, archived })
 }
 
-/// Opens a stream to read from: a log, or an archive.
+/// Opens a stream to read from: a log, a Kinesis stream by polling, or an archive.
 pub(crate) async fn open(url: &StreamUrl, log_map_size: Bytes) -> anyhow::Result<Arc<dyn Source>> {
+    open_as(url, log_map_size, None).await
+}
+
+/// Opens a stream to read from; a Kinesis stream as a registered consumer of that name, if there is one.
+pub(crate) async fn open_as(
+    url: &StreamUrl,
+    log_map_size: Bytes,
+    fan_out: Option<&str>,
+) -> anyhow::Result<Arc<dyn Source>> {
+    if fan_out.is_some() && !matches!(url, StreamUrl::Kinesis(_)) {
+        return Err(BadSetting::Other("--fan-out is for Kinesis streams; write --from kinesis://NAME".into()).into());
+    }
     match url {
         StreamUrl::Log(path) => Ok(Arc::new(Log::open(path, LogOptions { map_bytes: log_map_size.as_usize() })?)),
-        StreamUrl::Kinesis(_) => Err(BadSetting::Other("this version cannot read Kinesis yet".into()).into()),
+        StreamUrl::Kinesis(name) => kinesis(name, fan_out).await,
         StreamUrl::Archive { lake, stream } => {
             let name = stream.parse::<ArchiveName>().map_err(|error| BadSetting::Other(error.to_string()))?;
             let store = LakeStore::existing_on_disk(lake)?;
             Ok(Arc::new(ArchiveSource::new(archive::open(&store, &name).await?)?))
         }
     }
+}
+
+#[cfg(feature = "aws")]
+async fn kinesis(name: &str, fan_out: Option<&str>) -> anyhow::Result<Arc<dyn Source>> {
+    use headwater_common::clock::SystemClock;
+    use headwater_stream::kinesis::{self, KinesisSource, SourceOptions};
+
+    let client = kinesis::client(&headwater_stream::aws::load().await);
+    let options = SourceOptions { fan_out: fan_out.map(ToOwned::to_owned) };
+    Ok(Arc::new(KinesisSource::open(client, name, Arc::new(SystemClock), options).await?))
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "with AWS it asks the service")]
+async fn kinesis(_name: &str, _fan_out: Option<&str>) -> anyhow::Result<Arc<dyn Source>> {
+    Err(BadSetting::Other("this build is without AWS: build it with the feature `aws` to read Kinesis".into()).into())
 }

@@ -1,34 +1,37 @@
 //! `headwater status`.
 
+mod stream;
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use headwater_common::position::{Position, ShardId};
-use headwater_common::quantity::Bytes;
+use headwater_common::timestamp::Timestamp;
+use headwater_consumer::lease::LeaseStore;
+use headwater_consumer::lease::row::{LeaseKey, Row, check_keys};
 use headwater_lake::commit::{positions_after, read_cut};
 use headwater_lake::generation::{self, OpenGeneration};
 use headwater_lake::lanes;
-use headwater_lake::layout::{Epoch, Output};
+use headwater_lake::layout::{Epoch, Lane, Output};
 use headwater_lake::reading::{self, Totals};
 use headwater_lake::store::LakeStore;
 use headwater_lake::table::DeltaLog;
-use headwater_stream::Source;
-use headwater_stream::embedded::{Log, Options as LogOptions};
-use headwater_stream::url::StreamUrl;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use self::stream::Stream;
+use super::leases;
 use crate::cli::{ReportFormat, Status};
-use crate::config::BadSetting;
 use crate::fullness;
 
 /// Shows streams and tables.
 pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
-    let StreamUrl::Log(path) = &options.from else {
-        return Err(BadSetting::Other("status shows the shards of a log; write --from log:PATH".into()).into());
+    let stream = stream::look(&options).await?;
+    let leases = match &options.lease_table {
+        Some(table) => Some(leases::look_at(table).await?),
+        None => None,
     };
-    let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
-    let log = if path.join("data.mdb").is_file() { Some(Log::open(path, log_options)?) } else { None };
     let mut tables = Vec::new();
     let mut lake = None;
     if options.lake.is_dir() {
@@ -39,49 +42,24 @@ pub(crate) async fn run(options: Status) -> anyhow::Result<()> {
         };
         for name in names {
             let open = generation::open_live(&store, &name).await?;
-            tables.push(table_status(&open, log.as_ref()).await?);
+            // A stream of another identity says nothing about this table's lag.
+            let stream = stream.as_ref().filter(|stream| stream.identity == open.description.stream);
+            let held = match &leases {
+                Some(leases) => Some(held(&open, leases).await?),
+                None => None,
+            };
+            tables.push(table_status(&open, stream, held.as_ref(), options.lag).await?);
         }
         let disk = disk_status(&options.lake, "the disk that holds the lake", "make room on it")?;
         lake = Some(json!({"path": options.lake.display().to_string(), "disk": disk}));
-    } else if log.is_none() {
-        anyhow::bail!("there is no lake at {} and no log at {}", options.lake.display(), path.display());
+    } else if stream.is_none() {
+        anyhow::bail!("there is no lake at {} and no stream at {}", options.lake.display(), options.from);
     }
-    let stream = log.as_ref().map(|log| stream_status(log, path)).transpose()?;
-    let document = json!({"stream": stream, "lake": lake, "tables": tables});
+    let document = json!({"stream": stream.map(|stream| stream.document), "lake": lake, "tables": tables});
     match options.output {
         ReportFormat::Json => crate::write_out(&serde_json::to_string_pretty(&document)?),
-        ReportFormat::Table => crate::write_out(text(&document).trim_end()),
+        ReportFormat::Table => crate::write_out(text::text(&document).trim_end()),
     }
-}
-
-fn stream_status(log: &Log, folder: &Path) -> anyhow::Result<Value> {
-    let shards: Vec<_> = log
-        .summary()?
-        .iter()
-        .enumerate()
-        .map(|(index, shard)| {
-            json!({
-                "shard": index.to_string(),
-                "oldest": shard.oldest,
-                "newest": shard.newest,
-                "records": shard.records,
-                "bytes": shard.bytes,
-                "newest_arrived_at": (shard.newest > 0).then_some(shard.newest_arrived_at),
-            })
-        })
-        .collect();
-    let (used, size) = log.map_usage()?;
-    let warning = fullness::warning("the log's map", (used, size), "raise --log-map-size or set --retention");
-    let disk = disk_status(folder, "the disk that holds the log", "make room on it or set --retention")?;
-    Ok(json!({
-        "url": log.url(),
-        "identity": log.identity().0,
-        "shards": shards,
-        "used_bytes": used,
-        "map_bytes": size,
-        "warning": warning,
-        "disk": disk,
-    }))
 }
 
 /// Describes the disk under a folder; `name` and `remedy` are for the warning.
@@ -91,41 +69,45 @@ fn disk_status(folder: &Path, name: &str, remedy: &str) -> anyhow::Result<Value>
     Ok(json!({"used_bytes": used, "disk_bytes": size, "warning": warning}))
 }
 
-async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Result<Value> {
+/// Reads the leases of a table's lanes.
+async fn held(open: &OpenGeneration, leases: &Arc<dyn LeaseStore>) -> anyhow::Result<BTreeMap<Lane, Row>> {
+    check_keys(&leases.place(), &open.table, &leases.keys("").await?)?;
+    let (table, generation) = (&open.table, open.description.number);
+    let key = |lane| LeaseKey { table: table.clone(), generation, lane };
+    let keys: Vec<_> = lanes::current(open).await?.set.lanes().map(key).collect();
+    Ok(leases.read(&keys).await?.into_iter().map(|row| (row.key.lane, row)).collect())
+}
+
+async fn table_status(
+    open: &OpenGeneration,
+    stream: Option<&Stream>,
+    held: Option<&BTreeMap<Lane, Row>>,
+    lag: bool,
+) -> anyhow::Result<Value> {
     let mut lanes = Vec::new();
     let events = DeltaLog::new(open, Output::Events)?;
-    // A log of another identity says nothing about this table's lag.
-    let log = log.filter(|log| log.identity().0 == open.description.stream);
-    let newest: BTreeMap<ShardId, u64> = match log {
-        Some(log) => {
-            log.summary()?.iter().enumerate().map(|(i, s)| (i.to_string().as_str().into(), s.newest)).collect()
-        }
-        None => BTreeMap::new(),
-    };
     let current = lanes::current(open).await?;
     for lane in current.set.lanes() {
         let committed = events.load(lane).await?.committed;
-        let positions = positions_after(open, lane, committed).await?;
+        let mut positions = positions_after(open, lane, committed).await?;
         let cut = if committed > Epoch(0) { read_cut(open, lane, committed).await? } else { None };
-        let in_lane = |shard: &ShardId| {
-            let Some(log) = log else { return true };
-            let index: u32 = shard.as_str().parse().unwrap_or(0);
-            let first = headwater_common::hash::first_of_slice(index, log.shard_count());
-            headwater_common::hash::slice_of(first, lane.count) == lane.index
-        };
-        let mine: BTreeMap<_, _> = positions.into_iter().filter(|(shard, _)| in_lane(shard)).collect();
-        let lag = |(shard, position): (&ShardId, &Position)| {
-            let newest = newest.get(shard)?;
-            Some(newest.saturating_sub(position.sequence.as_u64()?))
-        };
-        let behind: Option<u64> = log.map(|_| mine.iter().filter_map(lag).sum());
-        lanes.push(json!({
+        positions.retain(|shard, _| stream.is_none_or(|stream| stream.is_in_lane(shard, lane)));
+        let mut described = json!({
             "lane": lane,
             "epoch": committed,
-            "positions": mine,
-            "events_behind": behind,
+            "positions": positions,
+            "events_behind": stream.and_then(|stream| stream.events_behind(&positions)),
             "last_epoch_events": cut.map(|cut| cut.account.read),
-        }));
+        });
+        if let Some(stream) = stream.filter(|_| lag) {
+            let (behind, problems) = lag_of(stream, lane, &positions).await;
+            described["millis_behind"] = behind.into();
+            described["problems"] = problems.into();
+        }
+        if let Some(held) = held {
+            described["lease"] = lease_json(held.get(&lane));
+        }
+        lanes.push(described);
     }
     let last_commit = last_commit_of(open, &events).await?;
     let totals = reading::totals(open, Output::Events).await?;
@@ -144,18 +126,56 @@ async fn table_status(open: &OpenGeneration, log: Option<&Log>) -> anyhow::Resul
     }))
 }
 
+/// Asks for the lag of a lane in each of its shards; says where there is no answer, and why.
+async fn lag_of(
+    stream: &Stream,
+    lane: Lane,
+    positions: &BTreeMap<ShardId, Position>,
+) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut behind, mut problems) = (Map::new(), Map::new());
+    for shard in stream.shards_of(lane) {
+        let position = positions.get(shard).copied().unwrap_or(Position::START);
+        let millis = if position == Position::SHARD_END {
+            Some(0)
+        } else {
+            match stream.behind(shard, position).await {
+                Ok(behind) => behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
+                Err(error) => {
+                    problems.insert(shard.to_string(), format!("{:#}", anyhow::Error::from(error)).into());
+                    None
+                }
+            }
+        };
+        behind.insert(shard.to_string(), json!(millis));
+    }
+    (behind, problems)
+}
+
+/// A lease says nothing of its age: `last_seen` is what its owner's own clock showed.
+fn lease_json(row: Option<&Row>) -> Value {
+    let name = |worker: Option<&headwater_consumer::lease::WorkerId>| worker.map(ToString::to_string);
+    match row {
+        None => json!({"owner": null}),
+        Some(row) => json!({
+            "owner": name(row.claim.owner.as_ref()),
+            "counter": row.claim.counter,
+            "hand_over_to": name(row.claim.wish.as_ref()),
+            "checkpoint": row.checkpoint,
+            "owner_switches_since_checkpoint": row.owner_switches,
+            "last_seen": row.renewed_at,
+        }),
+    }
+}
+
 /// Returns when the newest version of the Delta log was written.
-async fn last_commit_of(
-    open: &OpenGeneration,
-    log: &DeltaLog,
-) -> anyhow::Result<Option<headwater_common::timestamp::Timestamp>> {
+async fn last_commit_of(open: &OpenGeneration, log: &DeltaLog) -> anyhow::Result<Option<Timestamp>> {
     let Some(snapshot) = log.snapshot().await? else {
         return Ok(None);
     };
     let number = open.description.number;
     let key = headwater_lake::layout::delta_commit(&open.table, Output::Events, number, snapshot.version());
     let found = open.store.head(&key).await?;
-    Ok(found.map(|object| headwater_common::timestamp::Timestamp::from_micros(object.last_modified.timestamp_micros())))
+    Ok(found.map(|object| Timestamp::from_micros(object.last_modified.timestamp_micros())))
 }
 
 fn totals_json(totals: &Totals) -> Value {
@@ -166,54 +186,4 @@ fn totals_json(totals: &Totals) -> Value {
         "bytes": totals.bytes,
         "partitions": totals.partitions,
     })
-}
-
-fn text(document: &Value) -> String {
-    let mut out = String::new();
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let mut line = |text: String| writeln!(out, "{text}").expect("writing to a string does not fail");
-    if let Some(stream) = document["stream"].as_object() {
-        line(format!("stream {}", stream["url"].as_str().unwrap_or_default()));
-        for shard in stream["shards"].as_array().into_iter().flatten() {
-            line(format!(
-                "  shard {:<4} {:>12} records  {:>10}  sequences {} to {}",
-                shard["shard"].as_str().unwrap_or_default(),
-                number(&shard["records"]),
-                Bytes(number(&shard["bytes"])).to_string(),
-                number(&shard["oldest"]),
-                number(&shard["newest"])
-            ));
-        }
-        for warning in [&stream["warning"], &stream["disk"]["warning"]].into_iter().filter_map(Value::as_str) {
-            line(format!("  WARNING: {warning}"));
-        }
-    }
-    if let Some(warning) = document["lake"]["disk"]["warning"].as_str() {
-        line(format!("WARNING: {warning}"));
-    }
-    for table in document["tables"].as_array().into_iter().flatten() {
-        let (events, letters) = (&table["events"], &table["dead_letters"]);
-        line(format!("table {}, generation {}", table["table"].as_str().unwrap_or_default(), table["generation"]));
-        line(format!(
-            "  {} rows in {} files, {}, {} partitions; {} dead letters",
-            number(&events["rows"]),
-            number(&events["files"]),
-            Bytes(number(&events["bytes"])),
-            number(&events["partitions"]),
-            number(&letters["rows"])
-        ));
-        for lane in table["lanes"].as_array().into_iter().flatten() {
-            let behind = lane["events_behind"].as_u64().map_or("unknown".to_owned(), |count| count.to_string());
-            line(format!(
-                "  lane {}: epoch {}, {behind} events behind",
-                lane["lane"].as_str().unwrap_or_default(),
-                lane["epoch"]
-            ));
-        }
-        if let Some(next) = table["next_lanes"].as_u64() {
-            line(format!("  these lanes are being closed; {next} others follow"));
-        }
-        line(format!("  last commit {}", table["last_commit"].as_str().unwrap_or("never")));
-    }
-    out
 }

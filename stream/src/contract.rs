@@ -77,12 +77,12 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// Returns the position after which reading begins for `at`. `Latest` gives the newest position. A stream that
     /// cannot tell answers `Latest` and `At` with a mark before every event ([`Position::before`]), which its `read`
-    /// understands.
+    /// understands. One that can answers [`Position::SHARD_END`] for a closed shard that has nothing after that.
     async fn resolve(&self, shard: &ShardId, at: StartAt) -> Result<Position, Error>;
 
     /// Returns events after `after`, at most `bytes_max` of payload but at least one event when there is one. Does not
     /// wait for events that are not there yet. What may work later (a throttle, a lost connection) is tried again by
-    /// the adapter, and until then is an empty read.
+    /// the adapter, and until then is an empty read. After [`Position::SHARD_END`] a shard is ended.
     ///
     /// # Errors
     /// [`Error::Expired`] when retention has passed `after`: never a silent jump.

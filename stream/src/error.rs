@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use headwater_common::outcome::{Again, Classified, Effect};
-use headwater_common::position::{Position, ShardId};
+use headwater_common::position::{Position, Sequence, ShardId};
 
 /// An error of a stream.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,30 @@ pub enum Error {
         after: Position,
         /// The newest position there is.
         newest: Position,
+    },
+    /// The position is not one of this stream.
+    #[error(
+        "shard {shard} of {url} never gave the number {sequence}: this is another stream, of the same name perhaps. \
+        Begin a new table for it"
+    )]
+    ForeignPosition {
+        /// The stream.
+        url: String,
+        /// The shard.
+        shard: ShardId,
+        /// The number that was to be read after.
+        sequence: Sequence,
+        /// What the service said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// While it was read the stream was deleted, and another of its name was made.
+    #[error("{url} is no longer the stream {identity}: it was deleted and made anew. Begin a new table for it")]
+    Replaced {
+        /// The stream.
+        url: String,
+        /// What told it from others.
+        identity: String,
     },
     /// The stream has no such shard.
     #[error("there is no shard {shard} in {url}")]
@@ -193,11 +217,46 @@ pub enum Error {
         /// How far it was read.
         after: Position,
     },
+    /// There is no stream of that name.
+    #[error(
+        "there is no stream {url} in this account and region. Set AWS_REGION or AWS_PROFILE when it is elsewhere, or \
+        make it with `headwater produce FILE --to {url} --create --shards N`"
+    )]
+    NoSuchStream {
+        /// The stream's URL.
+        url: String,
+    },
+    /// A stream has no shard that takes records.
+    #[error("{url} has no open shard")]
+    NoOpenShard {
+        /// The stream's URL.
+        url: String,
+    },
+    /// A stream that was to be made is there, and is another.
+    #[error("{url} is there and has {actual}, not {wanted}; leave --create out to use it as it is, or name another")]
+    OtherCapacity {
+        /// The stream's URL.
+        url: String,
+        /// What it has.
+        actual: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A stream did not come about in time.
+    #[error("{url} is {status}, after {seconds} s; look at it, and run again once it is ACTIVE")]
+    NotActive {
+        /// The stream's URL.
+        url: String,
+        /// Its status, as the service names it.
+        status: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// An earlier batch failed.
-    #[error("the log takes no more batches after one that failed: they would stand before it")]
+    #[error("the stream takes no more batches after one that failed: they would stand before it")]
     Stopped,
     /// The writer ended before it answered.
-    #[error("the log's writer stopped before it answered; whether the batch was written is unknown")]
+    #[error("the stream's writer stopped before it answered; whether the batch was written is unknown")]
     WriterGone,
 }
 

@@ -3,7 +3,8 @@
 //! Guarantees: every record once, in order, without a gap. Both have the same positions, so the hand-over is a
 //! comparison, and a reader that stands anywhere may begin with this source or leave it for the stream alone. Where
 //! records are missing between the two, reading up to there works and reading on is [`Error::Expired`], which names the
-//! gap. Relies on the two being of one stream, which their identities say.
+//! gap, or [`Error::ShardGone`] where the stream has forgotten the shard. A shard that the archive holds to its end
+//! needs no stream. Relies on the two being of one stream, which their identities say.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +44,13 @@ struct Gap;
 
 /// Decides where reading goes on: in the archive while it has the next record.
 fn side(after: Position, handover: Position) -> Side {
-    if after < handover { Side::Archive } else { Side::Stream }
+    if after.unmarked() < handover.unmarked() { Side::Archive } else { Side::Stream }
+}
+
+/// Returns the position after which the stream is read: where the archive was complete for longer than the reader
+/// knows, a stream that has lost the record itself can still tell that nothing came after it.
+fn in_stream(after: Position, handover: Option<Position>) -> Position {
+    handover.filter(|handover| handover.unmarked() == after.unmarked()).map_or(after, |handover| handover.max(after))
 }
 
 /// Returns the position before the oldest record of the two, when nothing is missing between them.
@@ -104,9 +111,10 @@ impl Joined {
     }
 
     async fn read_archive(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
-        let archived = self.archive.read(shard, after, bytes_max).await;
-        let Err(Error::Expired { oldest, .. }) = archived else {
-            return archived;
+        let oldest = match self.archive.read(shard, after, bytes_max).await {
+            Err(Error::Expired { oldest, .. }) => oldest,
+            // Until when an archive is complete says nothing of the stream behind it.
+            archived => return archived.map(|read| Read { complete_until: None, ..read }),
         };
         // The archive begins later, or has a retention of its own; the stream may reach back farther.
         match self.stream.read(shard, after, bytes_max).await {
@@ -114,26 +122,55 @@ impl Joined {
                 Err(Error::Expired { shard: shard.clone(), after, oldest: oldest.min(in_stream) })
             }
             Err(Error::NoSuchShard { .. }) => Err(Error::Expired { shard: shard.clone(), after, oldest }),
+            Ok(read) if after == Position::START => self.older(shard, read, bytes_max).await,
             read => read,
         }
     }
 
+    /// Returns the oldest records there are. Asked for them, a stream without numbers gives what it has, however much
+    /// came before: that is `read`.
+    async fn older(&self, shard: &ShardId, read: Read, bytes_max: usize) -> Result<Read, Error> {
+        let begin = self.archive.resolve(shard, StartAt::TrimHorizon).await?;
+        let is_older = match read.events.first() {
+            Some(event) => event.position <= begin,
+            // It may have nothing, or not have answered.
+            None => !read.ended && read.complete_until.is_none(),
+        };
+        if is_older { Ok(read) } else { self.archive.read(shard, begin, bytes_max).await }
+    }
+
     async fn read_stream(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
-        match self.stream.read(shard, after, bytes_max).await {
-            Err(Error::Expired { oldest, .. }) => {
-                // Retention was faster than this reader; the archive's writer may have been faster than retention.
-                let handover = self.look_again(shard).await?;
-                if handover.is_some_and(|handover| side(after, handover) == Side::Archive) {
-                    return self.archive.read(shard, after, bytes_max).await;
-                }
-                Err(Error::Expired { shard: shard.clone(), after, oldest })
-            }
-            Err(Error::NoSuchShard { .. }) if self.handover(shard).is_some_and(|handover| after <= handover) => {
-                // The stream has forgotten the shard itself: the archive had the last of it.
-                Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: true, complete_until: None })
-            }
-            read => read,
+        let known = in_stream(after, self.handover(shard));
+        let lost = match self.stream.read(shard, known, bytes_max).await {
+            Err(error @ (Error::Expired { .. } | Error::NoSuchShard { .. })) => error,
+            read => return read,
+        };
+        // Retention was faster than this reader; the archive's writer may have been faster than retention.
+        let handover = self.look_again(shard).await?;
+        if handover.is_some_and(|handover| side(after, handover) == Side::Archive) {
+            return self.archive.read(shard, after, bytes_max).await;
         }
+        match (lost, handover) {
+            (Error::NoSuchShard { url, shard }, Some(_)) => Err(Error::ShardGone { url, shard, after }),
+            (Error::Expired { .. }, _) if in_stream(after, handover) > known => {
+                self.stream.read(shard, in_stream(after, handover), bytes_max).await
+            }
+            (lost, _) => Err(lost),
+        }
+    }
+
+    /// Reads from the first record of a time: the stream has it while the time is inside its retention.
+    async fn read_time(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
+        let lost = match self.stream.read(shard, after, bytes_max).await {
+            Err(error @ (Error::Expired { .. } | Error::NoSuchShard { .. })) => error,
+            read => return read,
+        };
+        let Some(to) = self.look_again(shard).await?.filter(|to| to.unmarked() > Position::START) else {
+            return Err(lost);
+        };
+        let read = self.archive.read(shard, after, bytes_max).await?;
+        // All that the archive has arrived before.
+        if read.events.is_empty() && !read.ended { self.read_stream(shard, to, bytes_max).await } else { Ok(read) }
     }
 
     fn gap(shard: &ShardId, archive: Held, stream_begins: Position) -> Error {
@@ -166,9 +203,17 @@ impl Source for Joined {
 
     async fn shards(&self) -> Result<Vec<Shard>, Error> {
         let current = self.stream.shards().await?;
-        // Those that the stream has forgotten are older than all it has.
-        let mut shards = self.archive.shards().await?;
-        shards.retain(|shard| current.iter().all(|known| known.id != shard.id));
+        // Those that the stream has forgotten are older than all it has. Of one that was empty nobody knows the end.
+        let mut shards = Vec::new();
+        for shard in self.archive.shards().await? {
+            if current.iter().any(|known| known.id == shard.id) {
+                continue;
+            }
+            let is_held = |to: Position| to.unmarked() > Position::START;
+            if self.handover(&shard.id).is_some_and(is_held) || self.look_again(&shard.id).await?.is_some_and(is_held) {
+                shards.push(shard);
+            }
+        }
         shards.extend(current);
         Ok(shards)
     }
@@ -178,13 +223,15 @@ impl Source for Joined {
             Err(Error::NoSuchShard { .. }) => return self.archive.resolve(shard, at).await,
             says => says?,
         };
+        let to = self.look_again(shard).await?;
         if at == StartAt::Latest {
-            return Ok(stream_says);
+            return Ok(if to == Some(Position::SHARD_END) { Position::SHARD_END } else { stream_says });
         }
-        let Some(to) = self.look_again(shard).await? else {
+        let Some(to) = to else {
             return Ok(stream_says);
         };
-        let held = Held { after: self.archive.resolve(shard, StartAt::TrimHorizon).await?, to };
+        let after = self.archive.resolve(shard, StartAt::TrimHorizon).await?;
+        let held = Held { after: after.unmarked(), to: to.unmarked() };
         let stream_begins = self.stream.resolve(shard, StartAt::TrimHorizon).await?;
         let found = match at {
             StartAt::At(_) => {
@@ -197,6 +244,12 @@ impl Source for Joined {
     }
 
     async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
+        if after == Position::SHARD_END {
+            return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: true, complete_until: None });
+        }
+        if after.unmarked() == Position::START && after.complete_until().is_some() {
+            return self.read_time(shard, after, bytes_max).await;
+        }
         match self.handover(shard).map(|handover| side(after, handover)) {
             Some(Side::Archive) => self.read_archive(shard, after, bytes_max).await,
             Some(Side::Stream) | None => self.read_stream(shard, after, bytes_max).await,
@@ -206,6 +259,8 @@ impl Source for Joined {
 
 #[cfg(test)]
 mod tests {
+    use headwater_common::timestamp::Timestamp;
+
     use super::*;
 
     fn at(number: u64) -> Position {
@@ -222,6 +277,13 @@ mod tests {
         assert_eq!(side(at(4), at(5)), Side::Archive);
         assert_eq!(side(at(5), at(5)), Side::Stream);
         assert_eq!(side(at(9), at(5)), Side::Stream);
+        let later = Timestamp::from_micros(5);
+        assert_eq!(side(at(5), at(5).marked(later)), Side::Stream);
+        assert_eq!(side(at(4).marked(later), at(5)), Side::Archive);
+        assert_eq!(side(at(5), Position::SHARD_END), Side::Archive);
+        assert_eq!(in_stream(at(5), Some(at(5).marked(later))), at(5).marked(later));
+        assert_eq!(in_stream(at(6), Some(at(5).marked(later))), at(6));
+        assert_eq!(in_stream(at(6), None), at(6));
     }
 
     #[test]

@@ -6,29 +6,38 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use harness::archive::{Archived, Forgetting};
-use harness::contract::{START, Stream, suite};
-use headwater_common::clock::Clock;
+use harness::contract::{Can, START, Stream, suite};
+use harness::kinesis::Server;
+use headwater_common::clock::{Clock, SystemClock};
 use headwater_stream::Source;
 use headwater_stream::embedded::{Log, LogSink, Options, Retention, SyncPolicy};
 use headwater_stream::joined::Joined;
+use headwater_stream::kinesis::sink::{KinesisSink, SinkOptions};
+use headwater_stream::kinesis::source::{KinesisSource, SourceOptions};
 use headwater_stream::memory::MemoryLog;
+
+fn in_memory(log: MemoryLog) -> Stream {
+    let trimmed = log.clone();
+    Stream {
+        source: Arc::new(log.clone()),
+        sink: Arc::new(log),
+        forget_old: Box::new(move || {
+            trimmed.trim(0, 3);
+            ready(()).boxed()
+        }),
+        keep: Box::new(()),
+        can: Can::LOCAL,
+    }
+}
 
 #[tokio::test]
 async fn memory_log() {
-    suite(|shards, clock| async move {
-        let log = MemoryLog::new("test", shards, clock);
-        let trimmed = log.clone();
-        Stream {
-            source: Arc::new(log.clone()),
-            sink: Arc::new(log),
-            forget_old: Box::new(move || {
-                trimmed.trim(0, 3);
-                ready(()).boxed()
-            }),
-            keep: Box::new(()),
-        }
-    })
-    .await;
+    suite(|shards, clock| ready(in_memory(MemoryLog::new("test", shards, clock)))).await;
+}
+
+#[tokio::test]
+async fn memory_log_whose_shards_can_be_split() {
+    suite(|shards, clock| ready(in_memory(MemoryLog::reshardable("test", shards, clock)))).await;
 }
 
 async fn embedded(shards: u32, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Stream {
@@ -45,6 +54,7 @@ async fn embedded(shards: u32, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Str
             ready(()).boxed()
         }),
         keep: Box::new(folder),
+        can: Can::LOCAL,
     }
 }
 
@@ -84,6 +94,7 @@ async fn archived(shards: u32, clock: Arc<dyn Clock>, joined: Option<Forgetting>
             .boxed()
         }),
         keep: Box::new(()),
+        can: Can::LOCAL,
     }
 }
 
@@ -100,4 +111,41 @@ async fn archive_then_a_log_that_keeps_all() {
 #[tokio::test]
 async fn archive_then_a_log_that_forgets_at_once() {
     suite(|shards, clock| archived(shards, clock, Some(Forgetting::Everything))).await;
+}
+
+/// A stream of a server that looks like Kinesis. It has a clock of its own, and its numbers count nothing.
+async fn kinesis(shards: u32, aggregate_bytes: Option<usize>) -> Stream {
+    let server = Arc::new(Server::start().await);
+    server.create_stream("s", shards.try_into().unwrap()).await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let source = KinesisSource::open(server.client(), "s", Arc::clone(&clock), SourceOptions::default()).await;
+    let options = SinkOptions { aggregate_bytes, ..SinkOptions::default() };
+    let sink = KinesisSink::start(server.client(), "s", options, 0).await;
+    let forgetful = Arc::clone(&server);
+    Stream {
+        source: Arc::new(source.unwrap()),
+        sink: Arc::new(sink.unwrap()),
+        forget_old: Box::new(move || {
+            let server = Arc::clone(&forgetful);
+            async move {
+                let records = server.store().get_record_store("s").await;
+                let oldest: Vec<_> = records.into_keys().take(3).collect();
+                assert_eq!(oldest.len(), 3);
+                server.store().delete_record_keys("s", &oldest).await;
+            }
+            .boxed()
+        }),
+        keep: Box::new(server),
+        can: Can { own_clock: Some(clock), counts: false, empty_keys: false },
+    }
+}
+
+#[tokio::test]
+async fn kinesis_polled() {
+    suite(|shards, _| kinesis(shards, None)).await;
+}
+
+#[tokio::test]
+async fn kinesis_polled_with_aggregates() {
+    suite(|shards, _| kinesis(shards, Some(25 * 1024))).await;
 }

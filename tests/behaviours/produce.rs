@@ -2,10 +2,20 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use harness::process::Workplace;
+use headwater_common::event_time;
+use headwater_common::timestamp::Timestamp;
+use headwater_producer::input::Input;
+use headwater_producer::pace::Pace;
+use headwater_producer::rows::ReadOptions;
 use headwater_stream::embedded::{Log, Options};
+use headwater_stream::{Accepted, Error, Put, Sink};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::PROGRAM;
 
@@ -108,4 +118,139 @@ fn a_line_that_is_too_long_is_one_bad_row_also_when_the_pipe_pauses_in_it() {
     assert_eq!(records(&place), 2);
     let rejects = std::fs::read_to_string(place.path("headwater-rejects.ndjson")).unwrap();
     assert_eq!(rejects.lines().count(), 1);
+}
+
+/// A stream that notes what it is given, as it is given, and answers as it is told.
+#[derive(Debug)]
+struct Fake {
+    /// The number of the first row of each batch.
+    firsts: Mutex<Vec<u64>>,
+    bytes: AtomicUsize,
+    answers: Answers,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// Each batch after another while.
+    Late,
+    /// Without rows whose number ends with 3.
+    NotThrees,
+    Never,
+}
+
+impl Fake {
+    fn new(answers: Answers) -> Self {
+        Self { firsts: Mutex::default(), bytes: AtomicUsize::new(0), answers }
+    }
+}
+
+fn number(put: &Put) -> u64 {
+    serde_json::from_slice::<Value>(&put.payload).unwrap()["n"].as_u64().unwrap()
+}
+
+#[async_trait]
+impl Sink for Fake {
+    fn url(&self) -> String {
+        "fake:stream".to_owned()
+    }
+
+    async fn put(&self, batch: Vec<Put>) -> Result<Accepted, Error> {
+        let first = number(&batch[0]);
+        self.firsts.lock().unwrap().push(first);
+        self.bytes.fetch_add(batch.iter().map(|put| put.payload.len()).sum(), Ordering::SeqCst);
+        if self.answers == Answers::Never {
+            std::future::pending::<()>().await;
+        }
+        for _ in 0..first % 5 {
+            tokio::task::yield_now().await;
+        }
+        let refused = |put: &Put| self.answers == Answers::NotThrees && number(put) % 10 == 3;
+        let rejected = (0..).zip(&batch).filter(|(_, put)| refused(put)).map(|(row, _)| (row, "no threes".to_owned()));
+        Ok(Accepted { positions: Vec::new(), rejected: rejected.collect() })
+    }
+}
+
+fn run_options(place: &Workplace, batch_bytes_max: usize) -> headwater_producer::Options {
+    headwater_producer::Options {
+        inputs: vec![Input::File(place.path("in.ndjson"))],
+        read: ReadOptions {
+            format: None,
+            delimiter: b',',
+            quote: b'"',
+            columns: None,
+            nulls: Vec::new(),
+            strings: false,
+            key: None,
+            time_field: None,
+            time_format: event_time::Format::Text,
+        },
+        pace: Pace::Unlimited,
+        limit: None,
+        repeat: false,
+        resume: false,
+        state_file: place.path("progress.json"),
+        reject_file: place.path("rejects.ndjson"),
+        batch_bytes_max,
+        stream: "fake".to_owned(),
+        started_at: Timestamp::from_micros(0),
+    }
+}
+
+async fn run(options: headwater_producer::Options, sink: &Fake) -> headwater_producer::Report {
+    let (_keep, shutdown) = watch::channel(false);
+    headwater_producer::run(options, sink, &headwater_producer::Progress::default(), shutdown).await.unwrap()
+}
+
+#[tokio::test]
+async fn batches_are_put_in_the_order_of_their_rows_also_when_several_are_on_their_way() {
+    let place = Workplace::new(PROGRAM);
+    place.write("in.ndjson", numbers(0..20_000));
+    let sink = Fake::new(Answers::Late);
+    let report = run(run_options(&place, 1000), &sink).await;
+    assert_eq!(report.rows, 20_000);
+    let firsts = sink.firsts.lock().unwrap().clone();
+    assert!(firsts.len() > 1000 && firsts.is_sorted(), "{firsts:?}");
+}
+
+#[tokio::test]
+async fn rows_that_a_stream_refuses_are_in_the_reject_file_before_they_count_as_done() {
+    let place = Workplace::new(PROGRAM);
+    let bad = "no json\n";
+    place.write("in.ndjson", format!("{}{bad}{}", numbers(0..500), numbers(500..1000)));
+    let sink = Fake::new(Answers::NotThrees);
+    let report = run(run_options(&place, 5000), &sink).await;
+    assert_eq!((report.rows, report.refused, report.bad), (900, 100, 1));
+    let rejects = std::fs::read_to_string(place.path("rejects.ndjson")).unwrap();
+    let mut lines = Vec::new();
+    for reject in rejects.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let line = reject["line"].as_u64().unwrap();
+        if reject["raw"] == "no json" {
+            assert_eq!(line, 501);
+            continue;
+        }
+        let row: Value = serde_json::from_str(reject["raw"].as_str().unwrap()).unwrap();
+        let n = row["n"].as_u64().unwrap();
+        assert_eq!(line, if n < 500 { n + 1 } else { n + 2 }, "row {n} stands there");
+        assert_eq!(reject["reason"], "the stream did not take it: no threes");
+        lines.push(line);
+    }
+    assert_eq!(lines.len(), 100);
+    let resumed = headwater_producer::Options { resume: true, ..run_options(&place, 5000) };
+    let report = run(resumed, &sink).await;
+    assert_eq!((report.rows, report.refused), (0, 0), "all rows are done with");
+}
+
+#[tokio::test]
+async fn fm19_a_stream_that_never_answers_is_given_so_much_and_no_more() {
+    let place = Workplace::new(PROGRAM);
+    let filler = "x".repeat(1000);
+    let row = |n: u64| format!("{{\"n\":{n},\"text\":\"{filler}\"}}\n");
+    place.write("in.ndjson", (0..40_000).map(row).collect::<String>());
+    let sink = Fake::new(Answers::Never);
+    // Far longer than it takes to read all of the file.
+    let running = run(run_options(&place, 1 << 20), &sink);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(2), running).await;
+    assert!(ended.is_err(), "it waits for the stream");
+    let bytes = sink.bytes.load(Ordering::SeqCst);
+    assert!((1 << 20..=8 << 20).contains(&bytes), "{bytes} bytes were handed over");
 }

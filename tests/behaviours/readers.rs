@@ -2,15 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use harness::process::{Workplace, real_input};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
-
-/// The packages, pinned.
-const PACKAGES: [&str; 3] = ["duckdb==2.0.0", "pyarrow==26.0.1", "deltalake==1.6.6"];
 
 /// Reads a table and prints what was asked for, as JSON. `listing` reads `current/` as a folder of Parquet files with
 /// DuckDB, `arrow` with pyarrow, `delta` what the Delta log says with delta-rs.
@@ -48,27 +44,9 @@ fn answer(how: &str, table: &Path, question: &str) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in {out}"))
 }
 
-/// Makes a Python environment of its own beside the build, once.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readers");
-        let python = folder.join("bin/python");
-        let marker = folder.join(PACKAGES.join(","));
-        if !marker.exists() {
-            let run = |program: &Path, words: &[&str]| {
-                let output = Command::new(program).args(words).output().expect("python3 is needed for the readers");
-                assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-            };
-            run(Path::new("python3"), &["-m", "venv", "--clear", folder.to_str().expect("a UTF-8 path")]);
-            run(
-                &python,
-                &[&["-m", "pip", "install", "--quiet", "--disable-pip-version-check"][..], &PACKAGES].concat(),
-            );
-            std::fs::write(&marker, "").expect("note that the packages are there");
-        }
-        python
-    })
+/// Returns the Python of the readers.
+fn python() -> PathBuf {
+    harness::python::with_packages(env!("CARGO_TARGET_TMPDIR"), "readers", &harness::python::READERS)
 }
 
 #[test]

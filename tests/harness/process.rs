@@ -1,5 +1,6 @@
 //! The command as a process, the way a user runs it: arguments in, output and exit code out.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +11,7 @@ use serde_json::Value;
 pub struct Workplace {
     folder: tempfile::TempDir,
     program: PathBuf,
+    environment: BTreeMap<&'static str, String>,
 }
 
 /// What a finished command said.
@@ -26,7 +28,15 @@ pub struct Said {
 impl Workplace {
     /// Makes an empty folder. `program` is the path of the command under test.
     pub fn new(program: &str) -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), program: program.into() }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, program: program.into(), environment: BTreeMap::new() }
+    }
+
+    /// Gives these variables to every command from now on.
+    #[must_use]
+    pub fn with_environment(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.environment.extend(variables);
+        self
     }
 
     /// Returns a path in the folder.
@@ -45,6 +55,7 @@ impl Workplace {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+        command.envs(&self.environment);
         command
     }
 
@@ -113,6 +124,18 @@ impl Running {
         self.lines.recv().ok()
     }
 
+    /// Waits for a log line that contains `text`; fails when the process ends without one.
+    pub fn line_with(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        while let Some(line) = self.line() {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no line with `{text}`:\n{}", seen.join("\n"))
+    }
+
     /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -128,6 +151,14 @@ impl Running {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    /// Waits for the end, which must be a success.
+    pub fn succeed(mut self) {
+        // Its last line comes before it has ended: nobody waits for a process that waits for a reader.
+        let lines: Vec<String> = self.lines.iter().collect();
+        let status = self.child.wait().expect("wait for the command");
+        assert!(status.success(), "{status}:\n{}", lines.join("\n"));
     }
 
     /// Waits for the end.

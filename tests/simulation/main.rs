@@ -1,8 +1,10 @@
-//! What must never happen, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again.
+//! What must never happen, looked for in many schedules. The seeds are printed; `HEADWATER_SEED=n` runs one again, and
+//! `HEADWATER_SCHEDULES=n` so many of each kind.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics has failed, and says so")]
 
 mod cutover;
+mod workers;
 
 use harness::simulation::{self, Moment, SABOTAGES, Sabotage, Statistics};
 
@@ -16,11 +18,21 @@ const ENUMERATED_SCHEDULES: u64 = 40;
 const SABOTAGED_SCHEDULES: u64 = 20_000;
 
 fn seeds() -> std::ops::Range<u64> {
-    #[expect(clippy::disallowed_methods, reason = "a seed given by hand")]
-    match std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..SCHEDULES,
+    seeds_of(SCHEDULES)
+}
+
+/// Returns the seeds of so many schedules, unless it is said by hand which.
+fn seeds_of(schedules: u64) -> std::ops::Range<u64> {
+    match (by_hand("HEADWATER_SEED"), by_hand("HEADWATER_SCHEDULES")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, many) => 0..many.unwrap_or(schedules),
     }
+}
+
+fn by_hand(variable: &str) -> Option<u64> {
+    #[expect(clippy::disallowed_methods, reason = "a number given by hand")]
+    let given = std::env::var(variable);
+    given.ok().and_then(|number| number.parse().ok())
 }
 
 #[test]

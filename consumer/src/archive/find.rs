@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use headwater_common::position::{Segment, ShardId};
+use headwater_common::position::{Position, Segment, ShardId};
 use headwater_lake::cut::{Cut, POSITIONS_EVERY};
 use headwater_lake::layout::Epoch;
 
@@ -51,9 +51,14 @@ pub(super) fn block_end(epoch: Epoch, committed: Epoch) -> u64 {
     epoch.0.next_multiple_of(POSITIONS_EVERY).min(committed.0)
 }
 
-/// Returns what a cut took of a shard; a cut of an archive takes one stretch at most.
-pub(super) fn segment_of<'a>(cut: &'a Cut, shard: &ShardId) -> Option<&'a Segment> {
-    cut.segments.iter().find(|segment| segment.shard == *shard)
+/// Returns what a cut took of a shard; a cut of an archive takes one stretch with records at most.
+pub(super) fn records_of<'a>(cut: &'a Cut, shard: &ShardId) -> Option<&'a Segment> {
+    cut.segments.iter().find(|segment| segment.shard == *shard && !segment.is_without_events())
+}
+
+/// Returns true when a cut says that a shard ended.
+pub(super) fn ends(cut: &Cut, shard: &ShardId) -> bool {
+    cut.segments.iter().any(|segment| segment.shard == *shard && segment.to == Position::SHARD_END)
 }
 
 #[cfg(test)]

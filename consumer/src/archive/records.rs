@@ -1,8 +1,9 @@
 //! The records of the epoch at hand: gathered from reads, proposed as a cut, encoded file by file; or read again by
 //! the boundaries of a cut that is there already.
 //!
-//! A cut of an archive has one segment a shard, and its rows are in the order of the shards, then of the positions: so
-//! a reader of one shard finds its records together. A file holds the records of one day; a record is in the day of
+//! A cut of an archive has one segment with records a shard, and after it one that says that the shard ended or was
+//! quiet, where it did or was. Its rows are in the order of the shards, then of the positions: so a reader of one shard
+//! finds its records together. A file holds the records of one day; a record is in the day of
 //! the newest arrival so far in its shard and epoch, so that a shard's files follow one another as its positions do.
 //! In the embedded log arrival times never go back, and that is simply the day of its own arrival.
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use headwater_common::accounts::Account;
 use headwater_common::event::{Batch, Event};
 use headwater_common::position::{Position, Segment, ShardId};
+use headwater_common::timestamp::Timestamp;
 use headwater_common::window::Start;
 use headwater_lake::Error as LakeError;
 use headwater_lake::archive;
@@ -23,6 +25,7 @@ use headwater_lake::digest::RowDigest;
 use headwater_lake::generation::{OpenGeneration, PartitionKey};
 use headwater_lake::layout::{self, Epoch, Lane, Output};
 use headwater_stream::Source;
+use headwater_stream::stretch::Stretch;
 use parquet::errors::ParquetError;
 
 use super::encode;
@@ -46,7 +49,7 @@ pub(super) struct RecordBuffer {
 /// Records by shard.
 #[derive(Debug, Default)]
 struct Records {
-    shards: BTreeMap<ShardId, Stretch>,
+    shards: BTreeMap<ShardId, Gathered>,
     count: u64,
     /// Of the payloads.
     payload_bytes: u64,
@@ -55,9 +58,11 @@ struct Records {
 
 /// Records of one shard, without a gap after `from`.
 #[derive(Debug)]
-struct Stretch {
+struct Gathered {
     from: Position,
     events: Vec<Event>,
+    /// The mark or the shard's end that follows them.
+    closing: Option<Position>,
 }
 
 impl RecordBuffer {
@@ -77,6 +82,11 @@ impl RecordBuffer {
         self.positions.get(shard).copied().unwrap_or(Position::START)
     }
 
+    /// Returns where all shards stand, with what is buffered.
+    pub(super) fn positions(&self) -> &BTreeMap<ShardId, Position> {
+        &self.positions
+    }
+
     /// Returns how many records are buffered.
     pub(super) fn record_count(&self) -> u64 {
         self.records.count
@@ -92,8 +102,8 @@ impl RecordBuffer {
         self.records.memory_bytes
     }
 
-    /// Returns how many shards have records.
-    pub(super) fn shard_count(&self) -> usize {
+    /// Returns how many stretches of shards are buffered.
+    pub(super) fn segment_count(&self) -> usize {
         self.records.shards.len()
     }
 
@@ -106,6 +116,24 @@ impl RecordBuffer {
         debug_assert!(from < last, "S1: positions of a shard only grow");
         self.positions.insert(batch.shard.clone(), last);
         self.records.add(batch.shard, from, batch.events);
+    }
+
+    /// Notes that a shard is read to its end.
+    pub(super) fn end(&mut self, shard: &ShardId) {
+        self.close(shard, Position::SHARD_END);
+    }
+
+    /// Notes that all of a shard that arrived before a time is read. Nothing of it is added to the epoch after that.
+    pub(super) fn mark(&mut self, shard: &ShardId, time: Timestamp) {
+        self.close(shard, self.position(shard).unmarked().marked(time));
+    }
+
+    fn close(&mut self, shard: &ShardId, to: Position) {
+        let from = self.position(shard);
+        if from < to && from != Position::SHARD_END {
+            self.positions.insert(shard.clone(), to);
+            self.records.close(shard.clone(), from, to);
+        }
     }
 
     fn digits(&self) -> usize {
@@ -153,18 +181,14 @@ impl RecordBuffer {
     /// Reads a stretch of a shard again, whole.
     async fn read_segment(&self, segment: &Segment) -> Result<Vec<Event>, headwater_stream::Error> {
         let mut events = Vec::new();
-        let mut after = segment.from;
-        while after < segment.to {
-            let mut read = self.source.read(&segment.shard, after, READ_BYTES).await?;
-            read.events.retain(|event| event.position <= segment.to);
-            let Some(last) = read.events.last() else {
-                let (shard, newest) = (segment.shard.clone(), after);
-                return Err(headwater_stream::Error::Ahead { shard, after: segment.to, newest });
-            };
-            after = last.position;
-            events.append(&mut read.events);
+        let mut stretch = Stretch::of_segment(self.source.as_ref(), segment);
+        loop {
+            let mut read = stretch.next(READ_BYTES).await?;
+            if read.is_empty() {
+                return Ok(events);
+            }
+            events.append(&mut read);
         }
-        Ok(events)
     }
 }
 
@@ -175,8 +199,15 @@ impl Records {
             self.payload_bytes += event.payload.len() as u64;
             self.memory_bytes += event.payload.len() + event.partition_key.len() + RECORD_BYTES;
         }
-        let stretch = self.shards.entry(shard).or_insert_with(|| Stretch { from, events: Vec::new() });
-        stretch.events.append(&mut events);
+        self.gathered(shard, from).events.append(&mut events);
+    }
+
+    fn close(&mut self, shard: ShardId, from: Position, to: Position) {
+        self.gathered(shard, from).closing = Some(to);
+    }
+
+    fn gathered(&mut self, shard: ShardId, from: Position) -> &mut Gathered {
+        self.shards.entry(shard).or_insert_with(|| Gathered { from, events: Vec::new(), closing: None })
     }
 
     fn account(&self) -> Account {
@@ -184,20 +215,25 @@ impl Records {
     }
 
     fn segments(&self) -> Vec<Segment> {
-        let segment = |(shard, stretch): (&ShardId, &Stretch)| {
-            let to = stretch.events.last().map_or(stretch.from, |event| event.position);
-            Segment { shard: shard.clone(), from: stretch.from, to }
-        };
-        self.shards.iter().map(segment).collect()
+        let mut segments = Vec::with_capacity(self.shards.len());
+        for (shard, Gathered { from, events, closing }) in &self.shards {
+            let last = events.last().map(|event| event.position);
+            let mut from = *from;
+            for to in last.into_iter().chain(*closing) {
+                segments.push(Segment { shard: shard.clone(), from, to });
+                from = to;
+            }
+        }
+        segments
     }
 
     /// Returns for each day the records of each shard that are in it, as ranges of the shard's.
     fn days(&self) -> BTreeMap<Start, Vec<(&ShardId, Range<usize>)>> {
         let mut days: BTreeMap<Start, Vec<(&ShardId, Range<usize>)>> = BTreeMap::new();
-        for (shard, stretch) in &self.shards {
+        for (shard, gathered) in &self.shards {
             let mut start = 0;
-            while start < stretch.events.len() {
-                let (day, end) = day_at(&stretch.events, start);
+            while start < gathered.events.len() {
+                let (day, end) = day_at(&gathered.events, start);
                 days.entry(day).or_default().push((shard, start..end));
                 start = end;
             }
@@ -258,6 +294,10 @@ impl EpochRows for RecordBuffer {
         let lane = self.lane;
         self.records = Records::default();
         for segment in &cut.segments {
+            if segment.is_without_events() {
+                self.records.close(segment.shard.clone(), segment.from, segment.to);
+                continue;
+            }
             let events = self.read_segment(segment).await.map_err(|error| LakeError::MakeFiles {
                 lane,
                 epoch: cut.epoch,
@@ -290,8 +330,6 @@ impl EpochRows for RecordBuffer {
 
 #[cfg(test)]
 mod tests {
-    use headwater_common::timestamp::Timestamp;
-
     use super::*;
 
     const DAY: i64 = 86_400;
@@ -327,6 +365,20 @@ mod tests {
             .collect();
         let a = |range| ("a".to_owned(), range);
         assert_eq!(days, [(0, vec![a(0..2)]), (1, vec![a(2..4), ("b".to_owned(), 0..1)]), (3, vec![a(4..5)])]);
+    }
+
+    #[test]
+    fn a_shard_that_ends_or_is_quiet_has_a_segment_of_its_own_for_that_and_no_row() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let mut records = records(&[("a", &[5, 6])]);
+        records.close("a".into(), at("2:0"), Position::SHARD_END);
+        records.close("b".into(), at("7:0"), at("7:0@5"));
+        let segment = |shard: &str, from, to| Segment { shard: shard.into(), from: at(from), to: at(to) };
+        let expected = [segment("a", "0:0", "2:0"), segment("a", "2:0", "SHARD_END"), segment("b", "7:0", "7:0@5")];
+        assert_eq!(records.segments(), expected);
+        let lane = Lane::of_first_set(0, 1);
+        let files = records.intents(lane, Epoch(1), &archive::partition_keys(), 20);
+        assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! Runs the archive's lanes: reads, decides when to cut, hands epochs to the commit protocol.
 //!
-//! Guarantees: those of the consumer's driver. It is a driver of its own because it does less: an archive has one
-//! generation for ever, so there is no pointer to follow, nothing is decoded, nothing goes to disk early. What both do
-//! alike, committing and deciding when to cut, is the same code. Relies on nothing local.
+//! Guarantees: those of the consumer's driver; and the archive knows a shard before a cut names it. It is a driver of
+//! its own because it does less: an archive has one generation for ever, so there is no pointer to follow, nothing is
+//! decoded, nothing goes to disk early. What both do alike, reading shards in turn, deciding when to cut, committing,
+//! is the same code. Relies on nothing local.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
+use async_trait::async_trait;
 use headwater_common::clock::Clock;
 use headwater_common::event::Batch;
-use headwater_common::hash;
-use headwater_common::position::{Position, ShardId};
+use headwater_common::position::ShardId;
 use headwater_common::retry::Policy;
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::Error as LakeError;
@@ -21,23 +21,18 @@ use headwater_lake::commit::{self, LaneWriter, Reached, Ready, Standing};
 use headwater_lake::generation::{OpenGeneration, StreamFacts};
 use headwater_lake::layout::{self, Lane};
 use headwater_lake::store::LakeStore;
-use headwater_stream::{Source, StartAt};
+use headwater_stream::{Shard, Source, StartAt};
 use object_store::path::Path;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::records::RecordBuffer;
-use crate::driver::{Error, Progress};
+use crate::driver::{Ended, Error, Progress, Until};
 use crate::follow::{Signals, Told};
 use crate::metrics;
 use crate::policy::{self, Buffered, Limits, Reason};
-
-/// Bytes that one read asks for.
-const READ_BYTES: usize = 4 * 1024 * 1024;
-
-/// How long a lane waits when none of its shards had anything new: doubles up to the maximum while nothing comes.
-const POLL_FIRST: Duration = Duration::from_millis(5);
-const POLL_MAX: Duration = Duration::from_millis(200);
+use crate::reading::{self, Gatherer, Reader};
+use crate::shards::{self, Positions};
 
 /// Encoded bytes per byte in memory that an epoch is expected to need: files are ended rather early than late.
 const ENCODED_RATIO: f64 = 0.5;
@@ -81,12 +76,18 @@ pub async fn open(store: &LakeStore, source: &dyn Source, lanes: u32) -> Result<
     let facts =
         StreamFacts { identity, sequence_digits: source.sequence_digits(), gap_free: source.is_gap_free(), start };
     let archive = archive::open_or_create(store, lanes, facts).await.map_err(lake_failed)?;
-    let records: Vec<_> = shards
-        .into_iter()
-        .map(|shard| ShardRecord { id: shard.id, first_hash_key: shard.first_hash_key, parents: shard.parents })
-        .collect();
-    archive::know_shards(&archive, &records).await.map_err(lake_failed)?;
+    know_shards(&archive, &shards).await.map_err(lake_failed)?;
     Ok(archive)
+}
+
+async fn know_shards(archive: &OpenGeneration, shards: &[Shard]) -> Result<(), LakeError> {
+    let record = |shard: &Shard| ShardRecord {
+        id: shard.id.clone(),
+        first_hash_key: shard.first_hash_key,
+        parents: shard.parents.clone(),
+    };
+    let records: Vec<_> = shards.iter().map(record).collect();
+    archive::know_shards(archive, &records).await
 }
 
 impl Archiver {
@@ -117,10 +118,6 @@ impl Archiver {
         outcome
     }
 
-    fn stream_error(&self, source: headwater_stream::Error) -> Error {
-        Error::Stream { url: self.source.url(), source }
-    }
-
     fn lake_error(&self, source: headwater_lake::Error) -> Error {
         Error::Lake { table: self.archive.table.to_string(), source }
     }
@@ -129,33 +126,23 @@ impl Archiver {
 struct LaneRunner {
     archiver: Archiver,
     lane: Lane,
-    shards: Vec<ShardId>,
-    /// Where to stop in each shard.
-    bounds: Option<BTreeMap<ShardId, Position>>,
+    reader: Reader,
     writer: LaneWriter,
     buffer: RecordBuffer,
-    /// The shard that is read next.
-    next: usize,
-    /// Shards in a row that had nothing.
-    empty: usize,
-    first_read_at: Timestamp,
-    last_read_at: Timestamp,
+    /// The shards that this lane has made known to the archive.
+    noted: Vec<Shard>,
 }
 
 impl LaneRunner {
     async fn start(archiver: Archiver, lane: Lane) -> Result<Self, Error> {
-        let all = archiver.source.shards().await.map_err(|error| archiver.stream_error(error))?;
-        let mine = all.into_iter().filter(|shard| hash::slice_of(shard.first_hash_key, lane.count) == lane.index);
-        let shards: Vec<_> = mine.map(|shard| shard.id).collect();
-        let mut bounds = None;
-        if archiver.until_caught_up {
-            let mut newest = BTreeMap::new();
-            for shard in &shards {
-                let position = archiver.source.resolve(shard, StartAt::Latest).await;
-                newest.insert(shard.clone(), position.map_err(|error| archiver.stream_error(error))?);
-            }
-            bounds = Some(newest);
-        }
+        let settings = shards::Settings {
+            source: Arc::clone(&archiver.source),
+            generation: Arc::clone(&archiver.archive),
+            lane,
+            clock: Arc::clone(&archiver.clock),
+        };
+        let until = if archiver.until_caught_up { Until::CaughtUp } else { Until::Forever };
+        let reader = Reader::start(settings, until).await?;
         let writer = LaneWriter::new(commit::Settings {
             generation: Arc::clone(&archiver.archive),
             lane,
@@ -166,112 +153,29 @@ impl LaneRunner {
         })
         .map_err(|error| archiver.lake_error(error))?;
         let buffer = RecordBuffer::new(Arc::clone(&archiver.source), Arc::clone(&archiver.archive), lane);
-        let now = archiver.clock.now();
-        let (first_read_at, last_read_at) = (now, now);
-        Ok(Self { archiver, lane, shards, bounds, writer, buffer, next: 0, empty: 0, first_read_at, last_read_at })
+        Ok(Self { archiver, lane, reader, writer, buffer, noted: Vec::new() })
     }
 
     async fn run(mut self, mut signals: Signals) -> Result<(), Error> {
-        let recovered = self.writer.recover(&mut self.buffer).await;
+        // To give up an epoch that is read again is to crash, which the next start makes good.
+        let Ok(recovered) = signals.unless_stopped(self.writer.recover(&mut self.buffer)).await else {
+            return Ok(());
+        };
         let ready = self.ready(recovered)?;
         self.resume(ready);
-        let mut pause = POLL_FIRST;
-        loop {
-            if self.is_caught_up() {
-                self.cut(Reason::Shutdown).await?;
-                // When another writer was faster, the positions are the lake's again.
-                if self.is_caught_up() {
-                    return Ok(());
-                }
-                continue;
-            }
-            let idle = self.empty >= self.shards.len();
-            let read = signals.unless_stopped(self.read(idle.then_some(pause))).await;
-            match read {
-                Err(_) => return self.cut(Reason::Shutdown).await,
-                Ok(Err(error)) => {
-                    // What was read before is good: it is committed before the error is told.
-                    self.cut(Reason::Shutdown).await?;
-                    return Err(self.archiver.stream_error(error));
-                }
-                Ok(Ok(Some(batch))) => {
-                    pause = POLL_FIRST;
-                    self.empty = 0;
-                    self.add(batch);
-                }
-                Ok(Ok(None)) => {
-                    self.empty += 1;
-                    pause = if idle { (pause * 2).min(POLL_MAX) } else { pause };
-                }
-            }
-            if let Some(reason) = self.decide() {
-                self.cut(reason).await?;
-            }
-        }
+        reading::gather(&mut self, &mut signals).await.map(drop)
     }
 
-    /// Reads the next shard; after a pause, when all of them had nothing. Changes nothing when it is cancelled.
-    async fn read(&self, pause: Option<Duration>) -> Result<Option<Batch>, headwater_stream::Error> {
-        if let Some(pause) = pause {
-            tokio::time::sleep(pause).await;
-        }
-        let Some(shard) = self.shards.get((self.next + self.empty) % self.shards.len().max(1)) else {
-            // A lane without shards has nothing to do but to wait for the end.
-            return std::future::pending().await;
-        };
-        let mut read = self.archiver.source.read(shard, self.buffer.position(shard), READ_BYTES).await?;
-        if let Some(bound) = self.bounds.as_ref().and_then(|bounds| bounds.get(shard)) {
-            read.events.retain(|event| event.position <= *bound);
-        }
-        // An epoch has exactly as many records as it may; the rest of the read comes again.
-        let room = self.archiver.limits.rows.saturating_sub(self.buffer.record_count()).max(1);
-        read.events.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        Ok((!read.events.is_empty()).then(|| Batch { shard: shard.clone(), events: read.events }))
-    }
-
-    fn add(&mut self, batch: Batch) {
-        let now = self.archiver.clock.now();
-        if self.buffer.record_count() == 0 {
-            self.first_read_at = now;
-            let micros = u64::try_from(now.micros()).unwrap_or(0);
-            self.archiver.progress.oldest_unflushed_micros.store(micros, Ordering::Relaxed);
-        }
-        self.last_read_at = now;
-        // The next shard has its turn.
-        self.next = self.shards.iter().position(|shard| *shard == batch.shard).map_or(0, |index| index + 1);
-        self.archiver.progress.events_read.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
-        self.buffer.add(batch);
-    }
-
-    fn decide(&self) -> Option<Reason> {
-        let memory_bytes = self.buffer.memory_bytes();
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an estimate of a positive size"
-        )]
-        let file_bytes = (memory_bytes as f64 * ENCODED_RATIO) as usize;
-        let buffered = Buffered {
-            events: self.buffer.record_count(),
-            memory_bytes,
-            spilled_bytes: 0,
-            file_bytes,
-            // Row groups are bounded in bytes: a file never needs the memory of its rows.
-            window_bytes: 0,
-            segments: self.buffer.shard_count(),
-            closed_window: false,
-            first_read_at: self.first_read_at,
-            last_read_at: self.last_read_at,
-        };
-        let lanes = self.archiver.archive.description.lanes as usize;
-        policy::decide(&self.archiver.limits, lanes, &buffered, self.archiver.clock.now())
-    }
-
-    async fn cut(&mut self, reason: Reason) -> Result<(), Error> {
+    async fn write(&mut self, reason: Reason) -> Result<(), Error> {
         let (records, bytes) = (self.buffer.record_count(), self.buffer.payload_bytes());
-        if records == 0 {
+        if self.buffer.segment_count() == 0 {
             return Ok(());
+        }
+        if self.noted != self.reader.listed() {
+            let noted = self.reader.listed().to_vec();
+            let known = know_shards(&self.archiver.archive, &noted).await;
+            known.map_err(|error| self.archiver.lake_error(error))?;
+            self.noted = noted;
         }
         let began = self.archiver.clock.now();
         let written = self.writer.write(&mut self.buffer).await;
@@ -317,12 +221,93 @@ impl LaneRunner {
     fn resume(&mut self, ready: Ready) {
         if let Some(positions) = ready.positions {
             self.buffer.resume(positions);
+            self.reader.resume();
         }
     }
+}
 
-    fn is_caught_up(&self) -> bool {
-        self.bounds
-            .as_ref()
-            .is_some_and(|bounds| bounds.iter().all(|(shard, bound)| self.buffer.position(shard) >= *bound))
+#[async_trait]
+impl Gatherer for LaneRunner {
+    fn parts(&self) -> (&Reader, &Positions) {
+        (&self.reader, self.buffer.positions())
+    }
+
+    fn parts_mut(&mut self) -> (&mut Reader, &Positions) {
+        (&mut self.reader, self.buffer.positions())
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.archiver.progress
+    }
+
+    fn room(&self) -> u64 {
+        self.archiver.limits.rows.saturating_sub(self.buffer.record_count()).max(1)
+    }
+
+    fn segment_count(&self) -> usize {
+        self.buffer.segment_count()
+    }
+
+    fn add(&mut self, batch: Batch) -> Result<(), Error> {
+        self.buffer.add(batch);
+        Ok(())
+    }
+
+    fn end(&mut self, shard: &ShardId) {
+        self.buffer.end(shard);
+    }
+
+    fn mark(&mut self, shard: &ShardId, time: Timestamp) {
+        self.buffer.mark(shard, time);
+    }
+
+    fn decide(&self) -> Option<Reason> {
+        let memory_bytes = self.buffer.memory_bytes();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate of a positive size"
+        )]
+        let file_bytes = (memory_bytes as f64 * ENCODED_RATIO) as usize;
+        let segments = self.buffer.segment_count();
+        let buffered = Buffered {
+            events: self.buffer.record_count(),
+            memory_bytes,
+            spilled_bytes: 0,
+            file_bytes,
+            // Row groups are bounded in bytes: a file never needs the memory of its rows.
+            window_bytes: 0,
+            segments,
+            ends_awaited: self.reader.are_ends_awaited(),
+            marks_overdue: segments == 0 && self.reader.are_marks_overdue(self.buffer.positions()),
+            closed_window: false,
+            first_read_at: self.reader.first_read_at(),
+            last_read_at: self.reader.last_read_at(),
+        };
+        let lanes = self.archiver.archive.description.lanes as usize;
+        policy::decide(&self.archiver.limits, lanes, &buffered, self.archiver.clock.now())
+    }
+
+    async fn cut(&mut self, reason: Reason, _: &mut Signals) -> Result<Option<Ended>, Error> {
+        self.write(reason).await.map(|()| None)
+    }
+
+    async fn finish(&mut self) -> Result<(), Error> {
+        self.write(Reason::Shutdown).await
+    }
+
+    /// An archive has no pointer.
+    async fn has_moved(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// An archive has one set of lanes.
+    fn is_to_close(&self) -> bool {
+        false
+    }
+
+    async fn close(&mut self, _: &mut Signals) -> Result<Ended, Error> {
+        self.finish().await.map(|()| Ended::Done)
     }
 }

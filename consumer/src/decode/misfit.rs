@@ -64,7 +64,21 @@ pub struct Misfit {
     pub message: String,
 }
 
+/// How an aggregate of the Kinesis Producer Library begins. No JSON does: the source takes aggregates apart, and passes
+/// on whole what begins like one and is broken.
+/// <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>
+const AGGREGATE_MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
+
 impl Misfit {
+    /// Returns why an event is not one JSON object.
+    pub(crate) fn unreadable(event: &[u8], error: &impl fmt::Display) -> Self {
+        if event.starts_with(&AGGREGATE_MAGIC) {
+            let message = "a KPL aggregate whose digest or message is wrong".to_owned();
+            return Self { reason: Reason::Aggregation, message };
+        }
+        Self { reason: Reason::Parse, message: error.to_string() }
+    }
+
     pub(crate) fn conflict(path: &str, wanted: &str, found: &str) -> Self {
         let found: String = found.chars().take(80).collect();
         Self { reason: Reason::SchemaConflict, message: format!("field {path}: {found} does not fit {wanted}") }

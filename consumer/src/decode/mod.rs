@@ -235,7 +235,7 @@ impl Decoder {
 
     fn push_by_tape(&mut self, shard: &str, event: &Event) -> Result<Timestamp, Misfit> {
         let parse = self.tape.parse(&event.payload);
-        parse.map_err(|error| Misfit { reason: Reason::Parse, message: error.to_string() })?;
+        parse.map_err(|error| Misfit::unreadable(&event.payload, &error))?;
         let special = self.special_fields(event)?;
         let event_time = self.event_time(self.said_time(event, special.time_at)?, event)?;
 

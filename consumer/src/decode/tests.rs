@@ -57,6 +57,19 @@ fn a_fraction_in_an_integer_column_is_a_conflict_never_truncated() {
     decoder.push("0", &event(3, r#"{"a":2.0}"#)).unwrap();
 }
 
+#[test]
+fn a_broken_aggregate_is_told_from_what_is_no_json() {
+    let mut decoder = Decoder::new(&rules(), None, &[], 20, Growing::Allowed);
+    let mut check = |payload: &'static [u8], expect: Reason| {
+        let broken = Event { payload: bytes::Bytes::from_static(payload), ..event(1, "") };
+        assert_eq!(decoder.push("0", &broken).unwrap_err().reason, expect, "{payload:?}");
+    };
+    check(b"\xF3\x89\x9A\xC2", Reason::Aggregation);
+    check(b"\xF3\x89\x9A\xC2\x0A\x01k, and a digest of other bytes", Reason::Aggregation);
+    check(b"\xF3\x89\x9A", Reason::Parse);
+    check(b"not JSON", Reason::Parse);
+}
+
 /// The schema of a table that does not exist yet, with declared columns.
 fn declared(columns: &[(&str, ColumnType)]) -> TableSchema {
     let columns = columns.iter().map(|(name, kind)| Column::new(name, kind.clone(), SchemaVersion(0)));

@@ -14,6 +14,7 @@ use headwater_lake::Error as LakeError;
 use headwater_lake::commit::Tables;
 use headwater_lake::layout::{Epoch, Output};
 use headwater_lake::schema::TableSchema;
+use headwater_stream::stretch::Stretch;
 
 use super::{EpochBuffer, READ_BYTES, make_files_error};
 use crate::dead_letter::DeadLetters;
@@ -135,7 +136,8 @@ impl EpochBuffer {
         Decoder::new(rules, schema.as_ref(), &[], digits, growing).accepting(planner)
     }
 
-    /// Decodes the segments once more, from the log.
+    /// Decodes the segments once more, from the log. Waits while the log does not answer; a segment without events is
+    /// passed over.
     pub(super) async fn decode_again(
         &mut self,
         epoch: Epoch,
@@ -152,16 +154,13 @@ impl EpochBuffer {
         self.account = Account::default();
         let source = Arc::clone(&self.settings.source);
         for segment in segments {
-            let mut after = segment.from;
-            while after < segment.to {
-                let mut read = source.read(&segment.shard, after, READ_BYTES).await.map_err(failed)?;
-                read.events.retain(|event| event.position <= segment.to);
-                let Some(last) = read.events.last() else {
-                    let (shard, newest) = (segment.shard.clone(), after);
-                    return Err(failed(headwater_stream::Error::Ahead { shard, after: segment.to, newest }));
-                };
-                after = last.position;
-                self.decode(segment.shard.as_str(), &read.events)?;
+            let mut stretch = Stretch::of_segment(source.as_ref(), segment);
+            loop {
+                let events = stretch.next(READ_BYTES).await.map_err(failed)?;
+                if events.is_empty() {
+                    break;
+                }
+                self.decode(segment.shard.as_str(), &events)?;
             }
         }
         Ok(())

@@ -15,12 +15,12 @@ impl LaneRunner {
     }
 
     /// Returns true when there is a next set of lanes, as far as the consumer knows.
-    pub(super) fn is_to_close(&self) -> bool {
+    pub(super) fn is_asked_to_close(&self) -> bool {
         self.is_closing || self.follower.as_ref().is_some_and(|follower| follower.knows_next_lanes())
     }
 
     /// Cuts what is buffered and closes the lane, however often another writer is faster.
-    pub(super) async fn close(&mut self, signals: &mut Signals) -> Result<Ended, Error> {
+    pub(super) async fn close_for_others(&mut self, signals: &mut Signals) -> Result<Ended, Error> {
         while !signals.is_stopped() {
             if let Some(ended) = self.cut_and_wait(Reason::LaneClosed, signals).await? {
                 return Ok(ended);

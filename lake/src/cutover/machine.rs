@@ -123,10 +123,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns true when the target is at least where the live generation is, in every shard.
+    /// Returns true when the target is at least where the live generation is, in every shard. Until when a shard was
+    /// quiet is nothing that readers have.
     pub fn is_caught_up(&self) -> bool {
         let reached = |shard| self.target.get(shard).copied().unwrap_or(Position::START);
-        self.live.iter().all(|(shard, position)| reached(shard) >= *position)
+        self.live.iter().all(|(shard, position)| reached(shard).unmarked() >= position.unmarked())
     }
 }
 
@@ -431,5 +432,21 @@ mod tests {
         let mut machine = Machine::new(G2);
         machine.apply(Fact::Start { highest: pointer(2, G2), lanes: vec![LANE] });
         assert_eq!(machine.next(), Action::Done(Outcome::AlreadyLive(pointer(2, G2))));
+    }
+
+    #[test]
+    fn k5_the_target_needs_the_events_and_the_ends_of_the_live_generation_not_its_marks() {
+        let check = |live: &str, target: Option<&str>, expect: bool| {
+            let at = |text: &str| Positions::from([("0".into(), text.parse().unwrap())]);
+            let progress =
+                Progress { live: at(live), target: target.map(at).unwrap_or_default(), ..Progress::default() };
+            assert_eq!(progress.is_caught_up(), expect, "{live} {target:?}");
+        };
+        check("7:0", Some("6:0"), false);
+        check("7:0", Some("6:0@9"), false);
+        check("7:0@9", Some("7:0"), true);
+        check("0:0@9", None, true);
+        check("SHARD_END", Some("7:0@9"), false);
+        check("SHARD_END", Some("SHARD_END"), true);
     }
 }

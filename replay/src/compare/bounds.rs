@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::filter::filter_record_batch;
 use headwater_common::position::{Position, ShardId};
+use headwater_common::timestamp::Timestamp;
 use headwater_lake::layout::Output;
 
 use crate::range::Positions;
@@ -18,7 +19,16 @@ type Place = (String, i64);
 /// For each shard the rows after the one place, up to and including the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    shards: BTreeMap<String, (Place, Place)>,
+    shards: BTreeMap<String, ShardBounds>,
+}
+
+/// The rows of one shard that are compared.
+#[derive(Debug, Clone)]
+struct ShardBounds {
+    after: Place,
+    /// Microseconds: earlier arrivals are left out, where one of the two begins with a time.
+    arrived_from: Option<i64>,
+    to: Place,
 }
 
 /// The columns that say where a row's event stands.
@@ -27,16 +37,25 @@ pub(crate) struct PlaceColumns {
     shard: &'static str,
     sequence: &'static str,
     sub_sequence: &'static str,
+    arrived_at: &'static str,
 }
 
 impl PlaceColumns {
     /// Returns the columns of an output.
     pub(crate) fn of(output: Output) -> Self {
         match output {
-            Output::Events => Self { shard: "_shard", sequence: "_sequence", sub_sequence: "_sub_sequence" },
-            Output::DeadLetters => {
-                Self { shard: "shardId", sequence: "sequenceNumber", sub_sequence: "subSequenceNumber" }
-            }
+            Output::Events => Self {
+                shard: "_shard",
+                sequence: "_sequence",
+                sub_sequence: "_sub_sequence",
+                arrived_at: "_arrived_at",
+            },
+            Output::DeadLetters => Self {
+                shard: "shardId",
+                sequence: "sequenceNumber",
+                sub_sequence: "subSequenceNumber",
+                arrived_at: "arrivalTimestamp",
+            },
         }
     }
 }
@@ -45,13 +64,19 @@ impl Bounds {
     /// Returns the bounds `(from, to]`; shards without an end have no rows.
     pub(crate) fn new(from: &Positions, to: &Positions, sequence_digits: usize) -> Self {
         let place = |position: Position| {
+            if position == Position::SHARD_END {
+                // Behind every number, as text.
+                return ("~".to_owned(), i64::MAX);
+            }
             let mut digits = String::new();
             position.sequence.write_padded(sequence_digits, &mut digits);
             (digits, i64::from(position.sub_sequence))
         };
         let bound = |(shard, to): (&ShardId, &Position)| {
             let from = from.get(shard).copied().unwrap_or(Position::START);
-            (shard.as_str().to_owned(), (place(from), place(*to)))
+            let begins_with_time = from.unmarked() == Position::START;
+            let arrived_from = from.complete_until().filter(|_| begins_with_time).map(Timestamp::micros);
+            (shard.as_str().to_owned(), ShardBounds { after: place(from), arrived_from, to: place(*to) })
         };
         Self { shards: to.iter().map(bound).collect() }
     }
@@ -64,8 +89,10 @@ impl Bounds {
         let shards = text(batch, columns.shard)?;
         let sequences = text(batch, columns.sequence)?;
         let sub_sequences = column(batch, columns.sub_sequence, &DataType::Int64)?.as_primitive::<Int64Type>();
+        let has_times = self.shards.values().any(|bounds| bounds.arrived_from.is_some());
+        let arrivals = if has_times { Some(arrivals(batch, columns.arrived_at)?) } else { None };
         // Neighbours are mostly of one shard.
-        let mut known: Option<(&str, Option<&(Place, Place)>)> = None;
+        let mut known: Option<(&str, Option<&ShardBounds>)> = None;
         let mut is_inside = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let shard = shards.value(row);
@@ -78,7 +105,13 @@ impl Bounds {
                 }
             };
             let place = (sequences.value(row), sub_sequences.value(row));
-            is_inside.push(bounds.is_some_and(|(from, to)| as_ref(from) < place && place <= as_ref(to)));
+            is_inside.push(bounds.is_some_and(|bounds| {
+                let is_late_enough = match (bounds.arrived_from, arrivals) {
+                    (Some(from), Some(arrivals)) => arrivals.value(row) >= from,
+                    _ => true,
+                };
+                is_late_enough && as_ref(&bounds.after) < place && place <= as_ref(&bounds.to)
+            }));
         }
         if is_inside.iter().all(|inside| *inside) {
             return Ok(batch.clone());
@@ -89,6 +122,14 @@ impl Bounds {
 
 fn as_ref((digits, sub_sequence): &Place) -> (&str, i64) {
     (digits.as_str(), *sub_sequence)
+}
+
+fn arrivals<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<TimestampMicrosecondType>, ArrowError> {
+    let found = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    found.ok_or_else(|| ArrowError::SchemaError(format!("it has no column {name} that says when its rows arrived")))
 }
 
 fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, ArrowError> {
@@ -104,7 +145,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str, kind: &DataType) -> Result<&'a
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::Int64Array;
+    use arrow_array::{Int64Array, TimestampMicrosecondArray};
 
     use super::*;
 
@@ -116,6 +157,10 @@ mod tests {
             ("_shard", text(places.iter().map(|place| place.0.to_owned()).collect())),
             ("_sequence", text(places.iter().map(|place| format!("{:020}", place.1)).collect())),
             ("_sub_sequence", Arc::new(Int64Array::from_iter_values(places.iter().map(|place| place.2))) as ArrayRef),
+            (
+                "_arrived_at",
+                Arc::new(TimestampMicrosecondArray::from_iter_values(1..=7).with_timezone("UTC")) as ArrayRef,
+            ),
         ])
         .unwrap();
         let positions = |text: &str| match text.parse::<crate::range::Since>().unwrap() {
@@ -126,6 +171,10 @@ mod tests {
         let rows = bounds.rows(&batch, PlaceColumns::of(Output::Events)).unwrap();
         assert_eq!(text_of(&rows), ["0 9:1", "0 10:0", "1 3:0"]);
         assert!(bounds.rows(&batch, PlaceColumns::of(Output::DeadLetters)).is_err());
+        // From a time on, up to a shard's end, and nothing of a shard that was quiet.
+        let bounds = Bounds::new(&positions("0=0:0@3"), &positions("0=SHARD_END,1=3:0@9,2=0:0@9"), 20);
+        let rows = bounds.rows(&batch, PlaceColumns::of(Output::Events)).unwrap();
+        assert_eq!(text_of(&rows), ["0 9:1", "0 10:0", "0 10:1", "1 3:0"]);
     }
 
     fn text_of(rows: &RecordBatch) -> Vec<String> {

@@ -65,7 +65,9 @@ pub async fn compare(
         same_pipeline: one.pipeline_hash == two.pipeline_hash,
         pipeline_changes: one.difference(&two.pipeline),
         missing,
-        is_behind: reached[0].iter().any(|(shard, live)| to.get(shard).is_some_and(|to| to < live)),
+        is_behind: reached[0]
+            .iter()
+            .any(|(shard, live)| to.get(shard).is_some_and(|to| to.unmarked() < live.unmarked())),
         from,
         to,
         outputs,
@@ -83,12 +85,17 @@ pub async fn newest_other(live: &OpenGeneration) -> Result<GenerationNumber, Err
 }
 
 /// Returns what the live generation holds before the other one begins: of a shard that begins later there, or is not
-/// there at all.
+/// there at all. A shard that came after both began is read from its beginning by both.
 pub(crate) fn missing(live: &Positions, other: &Positions, live_reached: &Positions) -> Vec<Stretch> {
     let mut missing = Vec::new();
     for (shard, reached) in live_reached {
-        let began = live.get(shard).copied().unwrap_or(Position::START);
-        let begins = other.get(shard).copied().unwrap_or(*reached).min(*reached);
+        if reached.unmarked() == Position::START {
+            // It holds nothing.
+            continue;
+        }
+        let began = live.get(shard).copied();
+        let begins = other.get(shard).copied().unwrap_or(if began.is_some() { *reached } else { Position::START });
+        let (began, begins) = (began.unwrap_or(Position::START), begins.min(*reached));
         if began < begins {
             missing.push(Stretch { shard: shard.clone(), from: began, to: begins, held_by: None });
         }
@@ -169,5 +176,30 @@ fn left_out(output: Output) -> &'static [&'static str] {
     match output {
         Output::Events => &[],
         Output::DeadLetters => &[PIPELINE_COLUMN],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g3_what_the_other_generation_begins_after_is_missing_there() {
+        let positions = |text: &str| match text.parse::<crate::range::Since>() {
+            Ok(crate::range::Since::Positions(positions)) => positions,
+            _ => Positions::new(),
+        };
+        let check = |live: &str, other: &str, reached: &str, expect: &[&str]| {
+            let found = missing(&positions(live), &positions(other), &positions(reached));
+            let found: Vec<_> = found.iter().map(Stretch::to_string).collect();
+            assert_eq!(found, expect, "{live} {other} {reached}");
+        };
+        check("0=0:0", "0=0:0", "0=9:0", &[]);
+        check("0=0:0", "0=5:0", "0=9:0", &["shard 0 after 0:0 up to 5:0"]);
+        check("0=0:0", "1=0:0", "0=9:0", &["shard 0 after 0:0 up to 9:0"]);
+        // One that came later, one of which nothing was read, one that ended before the other began.
+        check("0=0:0", "0=0:0", "0=SHARD_END,1=9:0", &[]);
+        check("0=0:0@5", "0=0:0@7", "0=0:0@9", &[]);
+        check("0=0:0", "0=SHARD_END", "0=SHARD_END", &["shard 0 after 0:0 up to its end"]);
     }
 }

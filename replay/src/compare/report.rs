@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::sums::{ColumnSums, Sums};
 use crate::coverage::Stretch;
-use crate::range::Positions;
+use crate::range::{Positions, described};
 
 /// Windows that differ and are shown to people; the document has all of them.
 const WINDOWS_SHOWN_MAX: usize = 20;
@@ -179,7 +179,7 @@ impl Report {
             put(format!("built by different pipelines:\n{}", self.pipeline_changes));
         }
         for stretch in &self.missing {
-            let Stretch { shard, from, to, .. } = stretch;
+            let (shard, from, to) = (&stretch.shard, described(stretch.from), described(stretch.to));
             put(format!("NOT IN {other}: shard {shard}, {} events after {from} up to {to}", stretch.events()));
         }
         if self.is_behind {

@@ -1,10 +1,15 @@
-//! `headwater produce`.
+//! `headwater produce`: what is the same for every stream. `log` and `kinesis` open theirs, and refuse what makes no
+//! sense for it.
 
-use std::path::PathBuf;
+#[cfg(feature = "aws")]
+mod kinesis;
+mod log;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use anyhow::Context;
 use headwater_common::clock::{Clock, SystemClock};
 use headwater_common::quantity::Bytes;
 use headwater_common::timestamp::Timestamp;
@@ -12,68 +17,100 @@ use headwater_producer::input::Input;
 use headwater_producer::pace::Pace;
 use headwater_producer::rows::{Format, ReadOptions};
 use headwater_producer::{Options, Progress, Report};
-use headwater_stream::Source;
-use headwater_stream::embedded::{Log, LogSink, Options as LogOptions, Retention, SyncPolicy};
 use headwater_stream::url::StreamUrl;
+use headwater_stream::{Sink, StreamIdentity};
+use tokio::sync::watch;
 
 use crate::cli::{FileFormat, Produce};
 use crate::config::BadSetting;
 use crate::progress::{self, Reading};
 use crate::{signals, telemetry};
 
+/// What a run did, and how long it took.
+struct Sent {
+    report: Report,
+    took: Duration,
+}
+
 /// Sends the rows of files to a stream.
 pub(crate) async fn run(options: Produce) -> anyhow::Result<()> {
+    // What makes no sense is said before anything is opened or made.
+    pace(&options)?;
     let shutdown = signals::shutdown()?;
     let metrics = telemetry::serve_metrics(options.metrics_listen, Arc::new(|| true)).await?;
-    let StreamUrl::Log(path) = &options.to else {
-        return Err(BadSetting::Other("an archive is written by `headwater consume --archive` only".into()).into());
+    let ended = match options.to.clone() {
+        StreamUrl::Log(path) => log::run(&path, options, shutdown).await,
+        #[cfg(feature = "aws")]
+        StreamUrl::Kinesis(name) => kinesis::run(&name, options, shutdown).await,
+        #[cfg(not(feature = "aws"))]
+        StreamUrl::Kinesis(_) => {
+            let why = "this build has no Kinesis; build headwater with its feature `aws`";
+            Err(BadSetting::Other(why.into()).into())
+        }
+        StreamUrl::Archive { .. } => {
+            let why = "an archive is written by `headwater consume --archive` only";
+            Err(BadSetting::Other(why.into()).into())
+        }
     };
-    let log_options = LogOptions { map_bytes: options.log_map_size.as_usize() };
-    let log = Log::open_or_create(path, log_options, options.shards)?;
-    let policy = options.sync_every.map_or(SyncPolicy::EveryBatch, SyncPolicy::Every);
-    let retention =
-        Retention { age_max: options.retention, bytes_max: options.retention_bytes.map(|Bytes(bytes)| bytes) };
-    let stream = log.identity().0;
-    let sink = LogSink::start(log, policy, retention, Arc::new(SystemClock));
+    if let Some(server) = metrics {
+        server.stop().await?;
+    }
+    ended
+}
 
+/// Sends the rows, and shows how far it is.
+async fn send(
+    options: Produce,
+    stream: StreamIdentity,
+    sink: &dyn Sink,
+    shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<Sent> {
     let progress = Arc::new(Progress::default());
     let watched = Arc::clone(&progress);
     let limit = options.limit;
     let shown =
         progress::show("rows sent", move || Reading { done: watched.rows.load(Ordering::Relaxed), total: limit });
     let started_at = SystemClock.now();
-    let to = options.to.to_string();
-    let reject_file = options.reject_file.clone();
-    let result = headwater_producer::run(run_options(options, stream, started_at)?, &sink, &progress, shutdown).await;
-    sink.close().await.context("end the log's writer")?;
+    let result = headwater_producer::run(run_options(options, stream, started_at)?, sink, &progress, shutdown).await;
     drop(shown);
-    if let Some(server) = metrics {
-        server.stop().await?;
-    }
-    let Report { rows, bytes, rejects, misfits, .. } = result?;
-    let seconds = SystemClock.now().since(started_at).as_secs_f64();
+    Ok(Sent { report: result?, took: SystemClock.now().since(started_at) })
+}
+
+/// Says what became of the rows.
+fn tell(sent: &Sent, to: &StreamUrl, reject_file: &Path) {
+    let Report { rows, bytes, bad, refused, misfits, .. } = sent.report;
+    let seconds = sent.took.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = rows as f64 / seconds.max(0.001);
     crate::say(&format!("sent {rows} rows ({}) to {to} in {seconds:.1} s, {rate:.0} rows/s", Bytes(bytes)));
-    if rejects > 0 {
-        crate::say(&format!("{rejects} bad rows are in {}, with line, byte and reason", reject_file.display()));
+    let rejects = reject_file.display();
+    if bad > 0 {
+        crate::say(&format!("{bad} bad rows are in {rejects}, with line, byte and reason"));
+    }
+    if refused > 0 {
+        crate::say(&format!(
+            "{refused} rows that the stream did not take are in {rejects}, with line, byte and reason"
+        ));
     }
     if misfits > 0 {
         crate::say(&format!("{misfits} cells did not fit their column's type and went as strings"));
     }
-    Ok(())
 }
 
-fn run_options(options: Produce, stream: String, started_at: Timestamp) -> Result<Options, BadSetting> {
-    let pace = match (options.rate, options.speedup) {
-        (Some(_), Some(_)) => return Err(BadSetting::Other("--rate and --speedup exclude each other".into())),
+fn pace(options: &Produce) -> Result<Pace, BadSetting> {
+    match (options.rate, options.speedup) {
+        (Some(_), Some(_)) => Err(BadSetting::Other("--rate and --speedup exclude each other".into())),
         (None, Some(_)) if options.time_field.is_none() => {
-            return Err(BadSetting::Other("--speedup needs --time-field".into()));
+            Err(BadSetting::Other("--speedup needs --time-field".into()))
         }
-        (Some(rate), None) => Pace::Rate(rate),
-        (None, Some(speedup)) => Pace::EventTime { speedup },
-        (None, None) => Pace::Unlimited,
-    };
+        (Some(rate), None) => Ok(Pace::Rate(rate)),
+        (None, Some(speedup)) => Ok(Pace::EventTime { speedup }),
+        (None, None) => Ok(Pace::Unlimited),
+    }
+}
+
+fn run_options(options: Produce, stream: StreamIdentity, started_at: Timestamp) -> Result<Options, BadSetting> {
+    let pace = pace(&options)?;
     let nulls = match options.nulls {
         Some(tokens) => tokens,
         None if options.strings => Vec::new(),
@@ -103,7 +140,7 @@ fn run_options(options: Produce, stream: String, started_at: Timestamp) -> Resul
         state_file,
         reject_file: options.reject_file,
         batch_bytes_max: options.batch_bytes.as_usize(),
-        stream,
+        stream: stream.0,
         started_at,
     })
 }

@@ -5,7 +5,10 @@
 //! on the commit protocol (what is committed is there once, and segments join up) and on the archive's retention taking
 //! whole epochs from the front.
 //!
-//! An archive may be read while it is written: what was committed since the last look is found when it is needed.
+//! An archive may be read while it is written: what was committed since the last look is found when it is needed. A
+//! shard ends where the archiver saw it end; its children are in the list of shards, with their parents.
+
+mod begin;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,22 +22,17 @@ use headwater_common::hash;
 use headwater_common::position::{Position, ShardId};
 use headwater_common::timestamp::Timestamp;
 use headwater_lake::Error as LakeError;
-use headwater_lake::archive::{self, ShardRecord, retention};
+use headwater_lake::archive::{self, ShardRecord};
 use headwater_lake::commit::{Table, positions_after};
 use headwater_lake::cut::{self, Cut, POSITIONS_EVERY};
 use headwater_lake::generation::OpenGeneration;
 use headwater_lake::layout::{Epoch, Lane, Output};
-use headwater_lake::reading::LiveFile;
 use headwater_lake::table::{Base, DeltaLog};
 use headwater_stream::{Error, Read, Shard, Source, StartAt, StreamIdentity};
-use object_store::path::Path;
 
 use super::file;
 use super::find::{self, Search};
 use super::shelf::{Shelf, damaged};
-
-/// Bytes that one read asks for when a time is looked for.
-const SCAN_BYTES: usize = 1024 * 1024;
 
 /// A stream's archive, to be read as that stream.
 pub struct ArchiveSource {
@@ -63,6 +61,20 @@ struct LaneEnd {
     positions: Arc<BTreeMap<ShardId, Position>>,
     /// When the newest record of its last epoch arrived.
     newest_arrived_at: Option<Timestamp>,
+}
+
+impl LaneEnd {
+    fn newest(&self, shard: &ShardId) -> Position {
+        self.positions.get(shard).copied().unwrap_or(Position::START)
+    }
+}
+
+/// What follows a position.
+enum Next {
+    /// The records of this cut.
+    Records(Arc<Cut>),
+    /// The end of the shard.
+    End,
 }
 
 /// What an epoch holds of a shard.
@@ -175,19 +187,14 @@ impl ArchiveSource {
         Ok(footer.and_then(|footer| file::newest_arrival(&footer.metadata)))
     }
 
-    /// Returns the cut of the committed epoch that holds the record after a position. There is one.
-    async fn locate(
-        &self,
-        lane: Lane,
-        shard: &ShardId,
-        after: Position,
-        committed: Epoch,
-    ) -> Result<Arc<Cut>, LakeError> {
+    /// Returns the cut of the committed epoch that holds the record after a position, or says that the shard ends
+    /// there. One of the two is so.
+    async fn locate(&self, lane: Lane, shard: &ShardId, after: Position, committed: Epoch) -> Result<Next, LakeError> {
         let hint = self.state().hints.get(shard).copied();
         if let Some(hint) = hint.filter(|hint| *hint <= committed) {
             let cut = self.shelf.cut(lane, hint).await?;
             // Only what comes after the hint is looked through; before it anything may be.
-            if find::segment_of(&cut, shard).is_some_and(|segment| segment.from <= after) {
+            if find::records_of(&cut, shard).is_some_and(|segment| segment.from.unmarked() <= after.unmarked()) {
                 let rest = hint.0..=find::block_end(hint, committed);
                 if let Some(found) = self.scan(lane, shard, after, rest).await? {
                     return Ok(found);
@@ -199,7 +206,7 @@ impl ArchiveSource {
             let cut = self.shelf.cut(lane, epoch).await?;
             let none = || damaged(self.shelf.cut_key(lane, epoch), "it does not list all positions".into());
             let positions = cut.positions.as_ref().ok_or_else(none)?;
-            search.tell(positions.get(shard).is_some_and(|position| *position > after));
+            search.tell(positions.get(shard).is_some_and(|position| position.unmarked() > after.unmarked()));
         }
         let found = self.scan(lane, shard, after, search.block()).await?;
         found.ok_or_else(|| {
@@ -215,12 +222,15 @@ impl ArchiveSource {
         shard: &ShardId,
         after: Position,
         epochs: RangeInclusive<u64>,
-    ) -> Result<Option<Arc<Cut>>, LakeError> {
+    ) -> Result<Option<Next>, LakeError> {
         for epoch in epochs.map(Epoch) {
             let cut = self.shelf.cut(lane, epoch).await?;
-            if find::segment_of(&cut, shard).is_some_and(|segment| segment.to > after) {
+            if find::records_of(&cut, shard).is_some_and(|segment| segment.to > after) {
                 self.state().hints.insert(shard.clone(), epoch);
-                return Ok(Some(cut));
+                return Ok(Some(Next::Records(cut)));
+            }
+            if find::ends(&cut, shard) {
+                return Ok(Some(Next::End));
             }
         }
         Ok(None)
@@ -254,82 +264,6 @@ impl ArchiveSource {
         }
         let what = format!("its files do not hold what comes after {after} of shard {shard}");
         Err(damaged(self.shelf.cut_key(cut.lane, cut.epoch), what))
-    }
-
-    /// Returns where a shard stood before the oldest record that the archive still has of it.
-    async fn beginning(&self, lane: Lane, shard: &ShardId) -> Result<Position, LakeError> {
-        let end = self.end_of(lane, true).await?;
-        let version = end.table.snapshot.as_ref().map(|base| base.version);
-        let kept = self.state().begins.clone();
-        let begins = match kept {
-            Some((of, begins)) if of == version => begins,
-            _ => {
-                let mut begins = Positions::new();
-                for (lane, first) in retention::first_epochs(&self.shelf.archive).await? {
-                    let before = Epoch(first.0.saturating_sub(1));
-                    begins.insert(lane, positions_after(&self.shelf.archive, lane, before).await?);
-                }
-                let begins = Arc::new(begins);
-                self.state().begins = Some((version, Arc::clone(&begins)));
-                begins
-            }
-        };
-        Ok(begins.get(&lane).and_then(|positions| positions.get(shard)).copied().unwrap_or(Position::START))
-    }
-
-    async fn position_before(&self, lane: Lane, shard: &ShardId, epoch: Epoch) -> Result<Position, LakeError> {
-        let positions = positions_after(&self.shelf.archive, lane, Epoch(epoch.0.saturating_sub(1))).await?;
-        Ok(positions.get(shard).copied().unwrap_or(Position::START))
-    }
-
-    /// Says why the record after a position is not there.
-    async fn why_gone(&self, lane: Lane, shard: &ShardId, after: Position) -> Error {
-        match self.beginning(lane, shard).await {
-            Ok(begins) if after < begins => self.expired(shard, after, begins),
-            Ok(_) => {
-                let key = Path::from(self.shelf.archive.table.as_str());
-                let what = format!("a file with what comes after {after} of shard {shard} is gone");
-                self.failed(damaged(key, what))
-            }
-            Err(error) => self.failed(error),
-        }
-    }
-
-    fn expired(&self, shard: &ShardId, after: Position, begins: Position) -> Error {
-        // Where numbers have no gap the oldest record is the next one.
-        let next = begins.sequence.as_u64().filter(|_| self.shelf.archive.description.gap_free);
-        let oldest = next.map_or(begins, |number| Position::of_record((number + 1).into()));
-        Error::Expired { shard: shard.clone(), after, oldest }
-    }
-
-    /// Returns the position before the first record of a shard that arrived at a time or later.
-    async fn resolve_time(&self, lane: Lane, shard: &ShardId, time: Timestamp) -> Result<Position, Error> {
-        let mut first: Option<Epoch> = None;
-        let see = |of: Lane, epoch: Epoch, file: LiveFile| {
-            // A file whose age is not known may have such a record.
-            let may_have = retention::newest_arrival(&file).is_none_or(|newest| newest >= time);
-            if of == lane && may_have {
-                first = Some(first.map_or(epoch, |known| known.min(epoch)));
-            }
-        };
-        retention::for_each_file(&self.shelf.archive, see).await.map_err(|error| self.failed(error))?;
-        let Some(first) = first else {
-            return self.resolve(shard, StartAt::Latest).await;
-        };
-        let before = self.position_before(lane, shard, first).await;
-        let mut after = before.map_err(|error| self.failed(error))?;
-        loop {
-            let events = self.read(shard, after, SCAN_BYTES).await?.events;
-            if events.is_empty() {
-                return Ok(after);
-            }
-            for event in &events {
-                if event.arrived_at >= time {
-                    return Ok(after);
-                }
-                after = event.position;
-            }
-        }
     }
 }
 
@@ -381,7 +315,9 @@ impl Source for ArchiveSource {
             StartAt::TrimHorizon => self.beginning(lane, shard).await.map_err(|error| self.failed(error)),
             StartAt::Latest => {
                 let end = self.end_of(lane, true).await.map_err(|error| self.failed(error))?;
-                Ok(end.positions.get(shard).copied().unwrap_or(Position::START))
+                let newest = end.newest(shard);
+                // Of a shard without records an archive knows no more than that.
+                Ok(if newest.unmarked() == Position::START { Position::START } else { newest })
             }
             StartAt::At(time) => self.resolve_time(lane, shard, time).await,
         }
@@ -389,32 +325,39 @@ impl Source for ArchiveSource {
 
     async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
         let lane = self.lane_of(shard).await?;
-        let newest = |end: &LaneEnd| end.positions.get(shard).copied().unwrap_or(Position::START);
+        let after = self.after_time(lane, shard, after).await?;
         let mut end = self.end_of(lane, false).await.map_err(|error| self.failed(error))?;
-        if after >= newest(&end) {
+        if after.unmarked() >= end.newest(shard).unmarked() {
             end = self.end_of(lane, true).await.map_err(|error| self.failed(error))?;
         }
-        let newest = newest(&end);
-        if after > newest {
+        let newest = end.newest(shard);
+        if after.unmarked() > newest.unmarked() {
             return Err(Error::Ahead { shard: shard.clone(), after, newest });
         }
-        if after == newest {
-            return Ok(Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false, complete_until: None });
+        let nothing = Read { events: Vec::new(), behind_latest: Duration::ZERO, ended: false, complete_until: None };
+        if after.unmarked() == newest.unmarked() {
+            let ended = newest == Position::SHARD_END;
+            return Ok(Read { ended, complete_until: newest.complete_until(), ..nothing });
         }
         let located = self.locate(lane, shard, after, end.table.committed).await;
-        let cut = located.map_err(|error| self.failed(error))?;
-        if let Some(segment) = find::segment_of(&cut, shard)
-            && after < segment.from
+        let cut = match located.map_err(|error| self.failed(error))? {
+            Next::Records(cut) => cut,
+            Next::End => return Ok(Read { ended: true, ..nothing }),
+        };
+        if let Some(segment) = find::records_of(&cut, shard)
+            && after.unmarked() < segment.from.unmarked()
         {
             // Segments join up, so only what came before the first of them is missing.
-            return Err(self.expired(shard, after, segment.from));
+            return Err(self.expired(shard, after, segment.from.unmarked()));
         }
         let held = self.read_epoch(&cut, shard, after, bytes_max).await.map_err(|error| self.failed(error))?;
         let Held::Events(events) = held else {
             return Err(self.why_gone(lane, shard, after).await);
         };
-        let last = events.last().filter(|last| last.position < newest).map(|last| last.arrived_at);
+        let is_all = events.last().is_some_and(|last| last.position == newest.unmarked());
+        let last = events.last().filter(|_| !is_all).map(|last| last.arrived_at);
         let behind_latest = end.newest_arrived_at.zip(last).map_or(Duration::ZERO, |(newest, last)| newest.since(last));
-        Ok(Read { events, behind_latest, ended: false, complete_until: None })
+        let complete_until = newest.complete_until().filter(|_| is_all);
+        Ok(Read { events, behind_latest, ended: false, complete_until })
     }
 }
