@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use headwater_common::position::{Position, ShardId};
 use headwater_lake::Error;
-use headwater_lake::commit::{committed_everywhere, committed_everywhere_of, furthest_after, lanes_with_cuts, read_cut};
+use headwater_lake::commit::{
+    committed_everywhere, committed_everywhere_of, furthest_after, lanes_with_cuts, read_cut,
+};
 use headwater_lake::cut::POSITIONS_EVERY;
 use headwater_lake::generation::{self, OpenGeneration};
 use headwater_lake::lanes;

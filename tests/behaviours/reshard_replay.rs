@@ -36,7 +36,7 @@ async fn request(world: &World, since: Since, until: Until) -> Request {
         archives: Vec::new(),
         pipeline: Pipeline::default(),
         // Not as many as the live generation has, where it has several.
-        lanes: live.description.lanes.min(2),
+        lanes: Some(live.description.lanes.min(2)),
         live,
         beginning: Beginning::FinalSchema,
         since,

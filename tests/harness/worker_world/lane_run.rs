@@ -123,6 +123,7 @@ impl Run {
                 }
                 Action::EncodeAgain | Action::ChangeSchema(_) => return Err("nothing has a schema here".to_owned()),
                 Action::ReadPointer | Action::Blocked(_) => return Err("a seal that nobody put".to_owned()),
+                Action::Closed(_) => return Err("a lane that nobody closed".to_owned()),
             };
             return Ok(Step::Ask(request));
         }
@@ -223,6 +224,7 @@ impl Run {
             outputs: BTreeMap::from([(Output::Events, intent(files)), (Output::DeadLetters, intent(Vec::new()))]),
             positions: None,
             seal: None,
+            closes: None,
         };
         self.machine.propose(Proposal { cut: cut.versioned(), schema_changes: Vec::new() });
     }
