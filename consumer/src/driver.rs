@@ -44,7 +44,7 @@ use crate::supervisor::Supervisor;
 pub const SEAL_WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// How long apart a worker whose lanes are closed looks whether those of the others are as well.
-const LANES_POLL: Duration = Duration::from_secs(1);
+pub(crate) const LANES_POLL: Duration = Duration::from_secs(1);
 
 /// What the consumer is run with.
 #[derive(Clone)]
@@ -229,7 +229,7 @@ impl Consumer {
             let follower = Some(Arc::new(follower));
             let ended = self.run_lanes(Standing::Live, current, follower, leases.as_ref(), &shutdown).await?;
             was_closed = ended == Ended::Closed;
-            if !matches!(ended, Ended::Moved | Ended::Closed) {
+            if !matches!(ended, Ended::Moved | Ended::Closed) || *shutdown.borrow() {
                 return Ok(());
             }
         }

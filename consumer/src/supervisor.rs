@@ -9,20 +9,23 @@
 //!
 //! Guarantees: a lane has one run at a time in this process; the first failure of a run, or the pointer's move, ends all
 //! others in order; leases are let go after the runs have ended. A run that is dropped is one that crashed, which the
-//! commit protocol is made for.
+//! commit protocol is made for. A lane that is closed for others is kept, as one that is at its end, until every lane of
+//! its set is closed: so a worker that waits for those of another takes them over when that one is dead.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use headwater_lake::Error as LakeError;
 use headwater_lake::commit::Standing;
-use headwater_lake::layout::Lane;
+use headwater_lake::lanes;
+use headwater_lake::layout::{Lane, LaneSetNumber};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::driver::{Consumer, Ended, Error};
+use crate::driver::{Consumer, Ended, Error, LANES_POLL};
 use crate::follow::{Follower, Signals, Told, is_true};
 use crate::lane::LaneRunner;
 use crate::lease::keeper::{Board, Event, Orders, Tenure};
@@ -39,6 +42,8 @@ pub(crate) struct Supervisor<'a> {
     closes_lanes: bool,
     runs: BTreeMap<Lane, Run>,
     tasks: JoinSet<Result<Ended, Error>>,
+    /// Whether a lane has ended closed.
+    has_closed: bool,
     ended: Ended,
     failure: Option<Error>,
 }
@@ -56,6 +61,9 @@ struct Run {
 struct Shared {
     tenure: Tenure,
     hand_over: Duration,
+    set: LaneSetNumber,
+    /// When to look whether every lane of the set is closed.
+    look_at: Option<Instant>,
     /// The last run of each lane whose end was told.
     told_ends: BTreeMap<Lane, u64>,
     /// Nothing is started any more.
@@ -74,6 +82,7 @@ enum News {
     KeeperEnded,
     ShutDown,
     Overdue,
+    LookAtSet,
 }
 
 impl<'a> Supervisor<'a> {
@@ -91,6 +100,7 @@ impl<'a> Supervisor<'a> {
             closes_lanes: false,
             runs: BTreeMap::new(),
             tasks: JoinSet::new(),
+            has_closed: false,
             ended: Ended::Done,
             failure: None,
         }
@@ -109,15 +119,24 @@ impl<'a> Supervisor<'a> {
         while let Some(joined) = self.tasks.join_next_with_id().await {
             self.note_end(joined);
         }
-        self.failure.map_or(Ok(self.ended), Err)
+        let ended = self.outcome();
+        self.failure.map_or(Ok(ended), Err)
+    }
+
+    /// Returns how the lanes have ended, all together.
+    fn outcome(&self) -> Ended {
+        if self.has_closed && self.ended == Ended::Done { Ended::Closed } else { self.ended }
     }
 
     /// Runs those of these lanes that the leases give to this worker, until the shutdown, until all lanes are to be left,
-    /// or, where there is an end, until each lane is at it here or is another worker's.
+    /// or, where there is an end, until each lane is at it here or is another worker's. Where lanes are closed for others,
+    /// until all of the set are.
     pub(crate) async fn run_shared(mut self, lanes: Vec<Lane>, leases: &Leases) -> Result<Ended, Error> {
         let mut shared = Shared {
-            tenure: Tenure::begin(self.consumer, leases, &lanes),
+            tenure: Tenure::begin(self.consumer, leases, &lanes, self.closes_lanes),
             hand_over: leases.timing.hand_over,
+            set: lanes.first().map_or(LaneSetNumber::FIRST, |lane| lane.set),
+            look_at: None,
             told_ends: BTreeMap::new(),
             is_closing: false,
             is_kept: true,
@@ -127,6 +146,7 @@ impl<'a> Supervisor<'a> {
                 News::Joined(joined) => self.pass_on_end(*joined, &mut shared).await,
                 News::Orders => self.follow_orders(&mut shared).await,
                 News::Overdue => self.drop_the_overdue(),
+                News::LookAtSet => self.look_at_set(&mut shared).await,
                 News::ShutDown => self.close(&mut shared).await,
                 News::KeeperEnded => {
                     shared.is_kept = false;
@@ -135,9 +155,9 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
-        let kept = self.let_go(&mut shared).await;
+        let (kept, ended) = (self.let_go(&mut shared).await, self.outcome());
         match (self.failure, kept) {
-            (None, Ok(())) => Ok(self.ended),
+            (None, Ok(())) => Ok(ended),
             (None, Err(error)) => Err(self.consumer.lease_error(error)),
             (Some(failure), kept) => {
                 if let Err(error) = kept {
@@ -149,9 +169,10 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for whatever comes first. A `select!` beside the one in `follow`, because these are not one thing to be
-    /// done unless it is to be stopped, but four to be heard of; all of them may be given up and waited for again.
+    /// done unless it is to be stopped, but five to be heard of; all of them may be given up and waited for again.
     async fn next(&mut self, shared: &mut Shared) -> News {
         let ends_by = self.runs.values().filter_map(|run| run.ends_by).min();
+        let look_at = shared.look_at;
         tokio::select! {
             biased;
             Some(joined) = self.tasks.join_next_with_id() => News::Joined(Box::new(joined)),
@@ -161,6 +182,7 @@ impl<'a> Supervisor<'a> {
                 Err(_) => News::KeeperEnded,
             },
             () = until(ends_by) => News::Overdue,
+            () = until(look_at), if !shared.is_closing => News::LookAtSet,
         }
     }
 
@@ -192,8 +214,10 @@ impl<'a> Supervisor<'a> {
             Some(Ok(Ended::Done)) if !was_told => return Event::Finished(lane, run.term),
             Some(Ok(Ended::Done)) | None => {}
             // The other lanes find out by themselves.
-            Some(Ok(Ended::Closed)) if self.ended == Ended::Done => self.ended = Ended::Closed,
-            Some(Ok(Ended::Closed)) => {}
+            Some(Ok(Ended::Closed)) => {
+                self.has_closed = true;
+                return Event::Finished(lane, run.term);
+            }
             Some(Ok(ended)) => {
                 self.ended = ended;
                 self.tell_all(Told::Leave);
@@ -214,6 +238,9 @@ impl<'a> Supervisor<'a> {
         let event = self.note_end(joined);
         if let Event::Stopped(lane, term) | Event::Fenced(lane, term) | Event::Finished(lane, term) = event {
             shared.told_ends.insert(lane, term);
+        }
+        if self.has_closed {
+            shared.look_at = Some(Instant::now());
         }
         // What it had buffered and did not commit is waited for by nobody here.
         self.consumer.progress.oldest_unflushed_micros.store(0, Ordering::Relaxed);
@@ -250,6 +277,35 @@ impl<'a> Supervisor<'a> {
                 shared.tenure.tell(Event::Stopped(lane, order.term)).await;
             }
         }
+    }
+
+    /// Looks whether every lane of the set is closed, whoever has it: then the worker goes on with the next one. Where
+    /// all lanes here are closed nobody else looks for the pointer.
+    async fn look_at_set(&mut self, shared: &mut Shared) {
+        match self.elsewhere(shared.set).await {
+            Ok(None) => shared.look_at = Some(Instant::now() + LANES_POLL),
+            Ok(Some(ended)) => {
+                self.ended = ended;
+                self.tell_all(Told::Leave);
+                self.close(shared).await;
+            }
+            Err(error) => {
+                self.failure.get_or_insert(self.consumer.lake_error(error));
+                self.tell_all(Told::Cut);
+                self.close(shared).await;
+            }
+        }
+    }
+
+    /// Returns why there is nothing more to be done in this set of lanes.
+    async fn elsewhere(&self, set: LaneSetNumber) -> Result<Option<Ended>, LakeError> {
+        if let Some(follower) = &self.follower
+            && follower.has_moved(self.consumer.clock.now()).await?
+        {
+            return Ok(Some(Ended::Moved));
+        }
+        let current = lanes::current(&self.consumer.generation).await?;
+        Ok((current.set.number > set).then_some(Ended::Closed))
     }
 
     /// Begins to end: nothing is started any more, and the leases of runs that have ended are let go.

@@ -259,6 +259,56 @@ fn fm14_workers_without_a_lane_wait_for_one() {
     idle.succeed();
 }
 
+#[test]
+fn n4_workers_go_over_to_other_lanes_together_and_wait_for_no_dead_one() {
+    const ROWS: u64 = 8_000;
+    let place = workplace();
+    let rows: String = (0..ROWS).map(|n| format!("{n}\n")).collect();
+    place.write("in.csv", format!("n\n{rows}"));
+    let produce = ["produce", "in.csv", "--to", "log:stream", "--shards", "12"];
+    place.ok(&[&produce[..], &["--limit", FIRST_ROWS]].concat());
+    let start = |name: &str, lanes: &str| {
+        let words = ["--lease-table", "relaning", "--create-lease-table", "--worker-id", name, "--lanes", lanes];
+        let consume: Vec<_> = CONSUME.into_iter().filter(|word| !["--lanes", "6"].contains(word)).collect();
+        Running::start(place.command(&[&consume[..], &words].concat()))
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let until_owned = |expected: &[(&str, usize)]| {
+        let expected: BTreeMap<_, _> = expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        runtime.block_on(until(async || {
+            let found = owners("relaning").await;
+            (found == expected).then_some(()).ok_or(format!("{found:?} instead of {expected:?}"))
+        }));
+    };
+    let mut one = start("one", "6");
+    let two = start("two", "6");
+    until_owned(&[("one", 3), ("two", 3)]);
+    let producer = Running::start(place.command(&[&produce[..], &["--resume", "--rate", "1000/s"]].concat()));
+    // The lanes of the dead one are closed by who takes them over; the leases of all that are closed are removed.
+    one.kill();
+    let three = start("three", "4");
+    until_owned(&[("two", 2), ("three", 2)]);
+    let keys = runtime.block_on(async {
+        let leases = DynamoLeases::open_with(moto().dynamodb(), opening("relaning", false)).await.unwrap();
+        leases.keys("").await.unwrap()
+    });
+    assert!(keys.iter().all(|key| key.ends_with("of4s2")), "{keys:?}");
+    producer.succeed();
+    let lake = place.path("lake");
+    runtime.block_on(until(async || {
+        let found = rows_of(&lake).await;
+        (found >= ROWS).then_some(()).ok_or(format!("{found} of {ROWS} rows"))
+    }));
+    for worker in [two, three] {
+        worker.signal("TERM");
+        worker.succeed();
+    }
+    assert_eq!(place.value("SELECT count(*) FROM t", "lake"), ROWS);
+    assert_eq!(place.value("SELECT count(DISTINCT n) FROM t", "lake"), ROWS);
+    let report = place.ok(&["verify", "--full", "--from-beginning", "--lake", "lake"]);
+    assert!(report.contains(&format!("{ROWS} events read")), "{report}");
+}
+
 fn workplace() -> Workplace {
     Workplace::new(PROGRAM).with_environment(moto().environment())
 }

@@ -86,9 +86,10 @@ pub(crate) struct Tenure {
 }
 
 impl Tenure {
-    /// Begins to take lanes of the consumer's generation.
-    pub(crate) fn begin(consumer: &Consumer, leases: &Leases, lanes: &[Lane]) -> Self {
-        let (open, is_bounded) = (&consumer.generation, consumer.until != Until::Forever);
+    /// Begins to take lanes of the consumer's generation. While lanes are closed for others a worker stays, whatever end
+    /// was asked for: the next ones begin when all are closed, also those of a worker that is dead.
+    pub(crate) fn begin(consumer: &Consumer, leases: &Leases, lanes: &[Lane], closes_lanes: bool) -> Self {
+        let (open, is_bounded) = (&consumer.generation, consumer.until != Until::Forever && !closes_lanes);
         let (tell_orders, orders) = watch::channel(Orders::new());
         // A run ends once, and is told once more at most.
         let (tell_events, events) = mpsc::channel(2 * lanes.len() + 2);
