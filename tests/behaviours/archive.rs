@@ -220,5 +220,4 @@ fn what_is_no_archive_is_refused_with_the_way_out() {
     check(&["consume", "--from", "archive:lake"], 2, "archive:LAKE/STREAM");
     check(&["consume", "--from", &from, "--archive"], 2, "not archived once more");
     check(&["produce", "in.ndjson", "--to", &from], 2, "consume --archive");
-    check(&["status", "--from", &from], 2, "log:PATH");
 }
