@@ -27,9 +27,15 @@ pub enum Bound {
     At(Position),
     /// With the last event that arrived before that time.
     Before(Timestamp),
+    /// With the newest event that a read finds which is asked at that time or later.
+    Tip(Timestamp),
     /// With the last event of a shard that is closed, or will be.
     End,
 }
+
+/// How far the reader's clock may be behind the stream's: an event that seems to have arrived so much later than a time
+/// did arrive after it.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(60);
 
 impl From<Position> for Bound {
     /// A mark before every event is a time: the stream has no number for its end. A mark on an event's position says
@@ -48,7 +54,7 @@ impl Bound {
     pub fn is_reached_at(self, position: Position) -> bool {
         match self {
             Self::At(last) => position.unmarked() >= last,
-            Self::Before(time) => {
+            Self::Before(time) | Self::Tip(time) => {
                 position == Position::SHARD_END || position.complete_until().is_some_and(|until| until >= time)
             }
             Self::End => position == Position::SHARD_END,
@@ -57,12 +63,12 @@ impl Bound {
 
     /// Takes out of a read what lies beyond the bound; true when nothing up to the bound follows what is left.
     pub fn limit(self, read: &mut Read) -> bool {
+        // Arrival times may go back a little inside a shard: the first late one ends it.
+        let before = |time| read.events.iter().position(|event| event.arrived_at >= time).unwrap_or(read.events.len());
         let inside = match self {
             Self::At(last) => read.events.partition_point(|event| event.position <= last),
-            // Arrival times may go back a little inside a shard: the first late one ends it.
-            Self::Before(time) => {
-                read.events.iter().position(|event| event.arrived_at >= time).unwrap_or(read.events.len())
-            }
+            Self::Before(time) => before(time),
+            Self::Tip(time) => before(time.plus(CLOCKS_APART_MAX)),
             Self::End => read.events.len(),
         };
         if inside < read.events.len() {
@@ -74,7 +80,7 @@ impl Bound {
         read.ended
             || match self {
                 Self::At(last) => read.events.last().is_some_and(|event| event.position >= last),
-                Self::Before(time) => read.complete_until.is_some_and(|until| until >= time),
+                Self::Before(time) | Self::Tip(time) => read.complete_until.is_some_and(|until| until >= time),
                 Self::End => false,
             }
     }

@@ -1,6 +1,6 @@
 //! A stream is split and merged: every event is in the lake once, parents before children, whoever reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -246,7 +246,11 @@ async fn fm22_an_epoch_with_ends_and_marks_is_made_again_also_from_a_stream_that
     world.source = Arc::new(Throttled::new(world.log.clone(), 4));
     world.catch_up().await;
     assert_eq!(world.rows().await, before);
-    assert_eq!(world.positions().await, positions);
+    // The run that made it again may have noted what was quiet since.
+    let unmarked = |positions: &BTreeMap<ShardId, Position>| -> BTreeMap<ShardId, Position> {
+        positions.iter().map(|(shard, position)| (shard.clone(), position.unmarked())).collect()
+    };
+    assert_eq!(unmarked(&world.positions().await), unmarked(&positions));
     world.check(0..65).await;
 }
 

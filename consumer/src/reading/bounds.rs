@@ -1,7 +1,7 @@
 //! Where a lane stops by itself.
 //!
 //! Until caught up: an event that arrived before the run began can only be in a shard that existed then, so these are
-//! the shards that are read, a closed one to its end and an open one to its newest event or to the time of the start;
+//! the shards that are read, a closed one to its end and an open one to its newest event, or until a read finds no more;
 //! children that come later need no reading. Until given positions: these name the shards themselves, children too.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,12 +41,15 @@ impl Bounds {
     pub(super) async fn caught_up(source: &dyn Source, listed: &[Shard], own: &[ShardId]) -> Result<Self, StreamError> {
         let mut shards = BTreeMap::new();
         for shard in own {
-            let mut bound = Bound::from(source.resolve(shard, StartAt::Latest).await?);
-            // Others wait for its end, which is there: a time would have to be the stream's own to find it.
+            let newest = Bound::from(source.resolve(shard, StartAt::Latest).await?);
+            // Others wait for its end, which is there.
             let is_closed = listed.iter().any(|child| child.parents.contains(shard));
-            if is_closed && matches!(bound, Bound::Before(_)) {
-                bound = Bound::End;
-            }
+            let bound = match newest {
+                Bound::Before(_) if is_closed => Bound::End,
+                // The time is the reader's, the arrivals are the stream's: what is there already counts as before.
+                Bound::Before(time) => Bound::Tip(time),
+                exact => exact,
+            };
             shards.insert(shard.clone(), bound);
         }
         Ok(Self::of(shards))
@@ -89,7 +92,7 @@ impl Bounds {
         let number = |position: Position| position.sequence.as_u64().unwrap_or(0);
         let left = |(shard, bound): (&ShardId, &Bound)| match bound {
             Bound::At(last) => number(*last).saturating_sub(number(position_of(positions, shard))),
-            Bound::Before(_) | Bound::End => 0,
+            Bound::Before(_) | Bound::Tip(_) | Bound::End => 0,
         };
         self.shards.iter().map(left).sum()
     }
@@ -127,7 +130,7 @@ impl Bounds {
                     return Err(LeftOut { shard: (*shard).clone(), parent: (*parent).clone() });
                 }
                 // Nobody has seen an event there.
-                Some(Bound::Before(_)) | None => {}
+                Some(Bound::Before(_) | Bound::Tip(_)) | None => {}
             }
         }
         self.behind = stopped.into_keys().filter(|shard| self.shards.contains_key(*shard)).cloned().collect();

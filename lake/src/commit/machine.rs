@@ -312,6 +312,21 @@ impl<S: Clone> Machine<S> {
         self.phase = self.restart();
     }
 
+    /// Begins anew when the cut that was asked for names a schema which the tables, read before it, do not have yet: a cut
+    /// is published after its schema, so they have it now.
+    ///
+    /// # Panics
+    /// When no cut was asked for after the tables were read: a bug of the caller.
+    pub fn read_tables_again(&mut self) {
+        assert!(matches!(self.phase, Phase::FindCut), "the tables were not read before this");
+        self.phase = self.restart();
+    }
+
+    /// Returns true when the cut that is asked for now is the next one, after the tables were read.
+    pub fn is_finding_cut(&self) -> bool {
+        matches!(self.phase, Phase::FindCut)
+    }
+
     /// Takes what came of the action that [`Machine::next`] named.
     ///
     /// # Errors

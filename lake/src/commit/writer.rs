@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use super::machine::{Action, Fact, FileRef, Machine, Proposal, Table};
 use super::progress::{positions_after, read_cut};
 use super::seal::Standing;
-use crate::cut::{self, Cut};
+use crate::cut::{self, Cut, OutputIntent};
 use crate::error::Error;
 use crate::file::{self, FileFacts};
 use crate::generation::{OpenGeneration, PartitionKey};
@@ -248,7 +248,14 @@ impl LaneWriter {
                     Fact::Resumed
                 }
                 Action::ReadTable(output) => Fact::Table(self.read_table(output).await?),
-                Action::ReadCut(epoch) => Fact::Cut(self.read_cut(epoch).await?.map(Box::new)),
+                Action::ReadCut(epoch) => {
+                    let cut = self.read_cut(epoch).await?;
+                    if self.machine.is_finding_cut() && cut.as_ref().is_some_and(|cut| self.is_behind(cut)) {
+                        self.machine.read_tables_again();
+                        continue;
+                    }
+                    Fact::Cut(cut.map(Box::new))
+                }
                 Action::ChangeSchema(output) => self.change_schema(output).await?,
                 Action::PublishCut => {
                     let cut = self.cut()?;
@@ -339,6 +346,14 @@ impl LaneWriter {
             Create::Exists => Fact::Exists,
             Create::Unknown => self.unclear().await?,
         })
+    }
+
+    /// Returns true when a cut is of a schema that came after the tables were read. A seal has no rows to be encoded.
+    fn is_behind(&self, cut: &Cut) -> bool {
+        let lacks = |(output, intent): (&Output, &OutputIntent)| {
+            self.base(*output).is_none_or(|base| base.schema.version < intent.schema)
+        };
+        cut.seal.is_none() && cut.outputs.iter().any(lacks)
     }
 
     async fn commit(&mut self, output: Output) -> Result<Fact<Base>, Error> {
