@@ -7,6 +7,8 @@
 //! - Arrival times are whole seconds, so that a time within a second misses the records of that second; here the
 //!   second counts from its begin.
 //! - A PutRecords takes 5 MiB; here it takes what the service takes now, in several steps.
+//! - `SubscribeToShard` forgets where to begin: all but the kind of place is taken out of the request as unknown. Here it
+//!   is given to what serves it.
 //! - `StreamARN` is not understood by `ListShards`, `GetShardIterator` and others; here it is the stream's name.
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use ferrokinesis::actions::subscribe_to_shard::execute_streaming;
 use ferrokinesis::store::Store;
 use ferrokinesis::types::StreamStatus;
 use serde_json::{Value, json};
@@ -183,6 +186,12 @@ async fn mended_answer(mended: &Mended, request: Request, next: Next) -> Respons
     if is_put && bytes.len() > PUT_BYTES_MAX {
         let _alone = mended.alone_to_put().await;
         return put_in_steps(parts, &bytes, next).await;
+    }
+    if operation == "SubscribeToShard" {
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        if let Ok(events) = execute_streaming(&mended.store, body, "application/x-amz-json-1.1").await {
+            return ([(CONTENT_TYPE, "application/vnd.amazon.eventstream")], events).into_response();
+        }
     }
     let request = Request::from_parts(parts, Body::from(bytes));
     match operation.as_str() {
