@@ -12,7 +12,7 @@
 //! closed and that is committed in every output; from then on nothing moves those, so that all who look find the same
 //! positions. Relies on: nobody publishes anything behind a closing cut, which the commit protocol keeps.
 //!
-//! The format is described in `docs/formats/lanes.md`, the protocol in `docs/adr/0008-lane-sets.md`.
+//! The format is described in `docs/formats/lanes.md`, the protocol in `docs/adr/0009-lane-sets.md`.
 
 use std::collections::BTreeMap;
 

@@ -56,9 +56,16 @@ pub struct KinesisSource {
     stream: Arc<Stream>,
     /// The shards that were ever listed.
     listed: Mutex<HashSet<ShardId>>,
+    /// The shards of the last listing.
+    current: Mutex<HashSet<ShardId>>,
     readers: Mutex<HashMap<ShardId, Arc<Mutex<ShardReader>>>>,
     salt: u64,
 }
+
+/// How often a listing is asked for again that lacks shards of the one before, and how long apart: servers need not
+/// agree at once on what there is, and a shard that is gone is an error for whoever reads it.
+const LISTINGS_AGAIN: u32 = 3;
+const LISTINGS_APART: Duration = Duration::from_millis(500);
 
 impl KinesisSource {
     /// Opens the stream of a name or an ARN, and waits until it is there when it is being made. The client should try
@@ -81,7 +88,8 @@ impl KinesisSource {
         }
         let salt = u64::try_from(opened.clock.now().micros()).unwrap_or(0);
         let stream = Arc::new(opened);
-        Ok(Self { stream, listed: Mutex::default(), readers: Mutex::default(), salt })
+        let (listed, current) = (Mutex::default(), Mutex::default());
+        Ok(Self { stream, listed, current, readers: Mutex::default(), salt })
     }
 
     fn reader(&self, shard: &ShardId, now: Instant) -> Arc<Mutex<ShardReader>> {
@@ -127,6 +135,18 @@ impl KinesisSource {
         }
     }
 
+    async fn list(&self) -> Result<Vec<Shard>, Error> {
+        let list = || shards::list(&self.stream);
+        let listed = persist(&self.stream.target, LIST, u32::MAX, self.salt, list).await;
+        listed.map_err(|error| self.stream.target.failed(LIST, error))
+    }
+
+    /// Returns true when a shard of the last listing is not in this one: retention has taken it, or the listing is old.
+    fn lacks_known(&self, listed: &[Shard]) -> bool {
+        let names: HashSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
+        lock(&self.current).iter().any(|shard| !names.contains(shard))
+    }
+
     fn remember(&self, listed: &[Shard]) {
         lock(&self.listed).extend(listed.iter().map(|shard| shard.id.clone()));
     }
@@ -158,9 +178,15 @@ impl Source for KinesisSource {
 
     async fn shards(&self) -> Result<Vec<Shard>, Error> {
         self.stream.look_again().await?;
-        let list = || shards::list(&self.stream);
-        let listed = persist(&self.stream.target, LIST, u32::MAX, self.salt, list).await;
-        let listed = listed.map_err(|error| self.stream.target.failed(LIST, error))?;
+        let mut listed = self.list().await?;
+        for _ in 0..LISTINGS_AGAIN {
+            if !self.lacks_known(&listed) {
+                break;
+            }
+            tokio::time::sleep(LISTINGS_APART).await;
+            listed = self.list().await?;
+        }
+        *lock(&self.current) = listed.iter().map(|shard| shard.id.clone()).collect();
         self.remember(&listed);
         Ok(listed)
     }

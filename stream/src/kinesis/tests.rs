@@ -302,6 +302,30 @@ async fn shards_come_in_pages_and_an_expired_token_begins_the_listing_anew() {
 }
 
 #[tokio::test]
+async fn a_listing_that_lacks_a_shard_is_believed_only_when_it_is_given_again_and_again() {
+    let mut listings = 0;
+    let service = Service::new(move |operation, _| {
+        if operation != "ListShards" {
+            return None;
+        }
+        listings += 1;
+        // The second is an old one; from the fourth on shard 0 is gone.
+        let shards = match listings {
+            2 => json!([shard("0", &[])]),
+            1 | 3 => json!([shard("0", &[]), shard("1", &["0"])]),
+            _ => json!([shard("1", &["0"])]),
+        };
+        said(json!({"Shards": shards}))
+    });
+    let source = open(&service).await;
+    let count = async || source.shards().await.unwrap().len();
+    assert_eq!((count().await, count().await), (2, 2));
+    assert_eq!(service.asked("ListShards").len(), 3);
+    assert_eq!((count().await, count().await), (1, 1));
+    assert_eq!(service.asked("ListShards").len(), 3 + 4 + 1);
+}
+
+#[tokio::test]
 async fn a_shard_that_is_gone_and_a_stream_that_is_gone_are_told_apart() {
     let check = async |listing_fails: bool| {
         let mut listings = 0;
