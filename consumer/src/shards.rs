@@ -31,6 +31,9 @@ pub(crate) type Positions = BTreeMap<ShardId, Position>;
 /// How often the shards are listed while none of the lane's ends: a shard that nobody waited for is read this late.
 const LIST_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a listing may keep a lane from reading the shards that are known.
+const LISTING_MAX: Duration = Duration::from_secs(5);
+
 /// How often it is looked how far other lanes are, while one of the lane's shards waits for a parent there.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
@@ -202,7 +205,13 @@ impl LaneShards {
     }
 
     async fn list(&self) -> Result<Option<Vec<Shard>>, Error> {
-        match self.settings.source.shards().await {
+        let listing = tokio::time::timeout(LISTING_MAX, self.settings.source.shards()).await;
+        let Ok(listing) = listing else {
+            let lane = self.settings.lane;
+            tracing::warn!(%lane, "the shards were not listed in time; going on with those known");
+            return Ok(None);
+        };
+        match listing {
             Ok(listed) => Ok(Some(listed)),
             Err(error) if error.again() == Again::MayHelp => {
                 let lane = self.settings.lane;

@@ -192,7 +192,12 @@ impl<'a> Supervisor<'a> {
         let signals = Signals { shutdown: self.shutdown.clone(), told };
         let closes_lanes = self.closes_lanes;
         let task = self.tasks.spawn(async move {
-            let runner = LaneRunner::start(consumer, lane, standing, follower).await?;
+            let mut signals = signals;
+            let starting = LaneRunner::start(consumer, lane, standing, follower);
+            let Ok(runner) = signals.unless_stopped(starting).await else {
+                return Ok(Ended::Done);
+            };
+            let runner = runner?;
             runner.sharing(board).closing(closes_lanes).run(signals).await
         });
         self.runs.insert(lane, Run { term, tell, task, ends_by: None });

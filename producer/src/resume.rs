@@ -33,6 +33,7 @@ fn resumed(options: &Options, fresh: State) -> Result<State, Error> {
     let path = &options.state_file;
     let failed = |source| Error::File { action: "read the progress in", path: path.clone(), source };
     let Some(stored) = State::load(path).map_err(failed)? else {
+        tracing::warn!(path = %path.display(), "no earlier run is noted there; sending everything from the first row");
         return Ok(fresh);
     };
     match difference(&stored, &fresh, path) {

@@ -54,9 +54,11 @@ impl Bound {
     pub fn is_reached_at(self, position: Position) -> bool {
         match self {
             Self::At(last) => position.unmarked() >= last,
-            Self::Before(time) | Self::Tip(time) => {
+            Self::Before(time) => {
                 position == Position::SHARD_END || position.complete_until().is_some_and(|until| until >= time)
             }
+            // Only a read can tell: a mark is of an earlier one.
+            Self::Tip(_) => position == Position::SHARD_END,
             Self::End => position == Position::SHARD_END,
         }
     }
@@ -99,12 +101,24 @@ pub struct Stretch<'a> {
     /// Reads in a row that gave nothing.
     empty: u32,
     empty_max: u32,
+    /// Reads since the last event that came to the newest one.
+    complete: u32,
 }
 
 impl<'a> Stretch<'a> {
     /// Returns the stretch of a shard after a position, up to a bound.
     pub fn new(source: &'a dyn Source, shard: ShardId, after: Position, bound: Bound) -> Self {
-        Self { source, shard, after, bound, is_exact: false, is_done: false, empty: 0, empty_max: u32::MAX }
+        Self {
+            source,
+            shard,
+            after,
+            bound,
+            is_exact: false,
+            is_done: false,
+            empty: 0,
+            empty_max: u32::MAX,
+            complete: 0,
+        }
     }
 
     /// Returns the stretch that a segment names. Its last event was read before: that it is not there any more is an
@@ -132,13 +146,15 @@ impl<'a> Stretch<'a> {
             let mut read = self.source.read(&self.shard, self.after, bytes_max).await?;
             self.is_done = self.bound.limit(&mut read);
             if let Some(last) = read.events.last() {
-                (self.after, self.empty) = (last.position, 0);
+                (self.after, self.empty, self.complete) = (last.position, 0, 0);
                 return Ok(read.events);
             }
             if self.is_done {
                 break;
             }
             self.empty = self.empty.saturating_add(1);
+            // The mark that was asked with says nothing of what is there now.
+            self.complete += u32::from(read.complete_until > self.after.complete_until());
             if self.empty > self.empty_max || self.is_beyond(read.complete_until.is_some()).await? {
                 self.is_done = true;
                 break;
@@ -154,12 +170,12 @@ impl<'a> Stretch<'a> {
     }
 
     /// Returns true when the bound is after everything that the stream has: waiting would be for ever.
-    async fn is_beyond(&self, is_complete: bool) -> Result<bool, Error> {
+    async fn is_beyond(&self, is_numberless: bool) -> Result<bool, Error> {
         let Bound::At(last) = self.bound else {
             return Ok(false);
         };
-        if is_complete {
-            return Ok(self.empty >= COMPLETE_READS_MAX);
+        if is_numberless {
+            return Ok(self.complete >= COMPLETE_READS_MAX);
         }
         let newest = self.source.resolve(&self.shard, StartAt::Latest).await?;
         Ok(newest.complete_until().is_none() && newest < last)

@@ -20,6 +20,10 @@ const WITH_OTHERS_AFTER: Duration = Duration::from_secs(3600);
 /// retention of Kinesis, 24 hours (<https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html>).
 const ALONE_AFTER: Duration = Duration::from_secs(6 * 3600);
 
+/// How much earlier than the read said the mark is of a shard of which no event was taken: reading begins again exactly
+/// there, and the arrival times are another clock's.
+const EARLIER_AT_START: Duration = Duration::from_secs(300);
+
 /// What is known of the age of a lane's positions.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -60,11 +64,15 @@ impl Marks {
 
     /// Returns the marks that go with a cut that is made anyway. What another process read is as good as old.
     pub(super) fn due(&self, positions: &Positions) -> Vec<(ShardId, Timestamp)> {
-        let is_due = |(shard, until): &(&ShardId, &Timestamp)| {
-            let known = self.time_of(shard, position_of(positions, shard));
-            known.is_none_or(|time| until.since(time) >= WITH_OTHERS_AFTER)
+        let due = |(shard, until): (&ShardId, &Timestamp)| {
+            let position = position_of(positions, shard);
+            let is_at_start = position.unmarked() == Position::START;
+            let until = if is_at_start { until.minus(EARLIER_AT_START) } else { *until };
+            let known = self.time_of(shard, position);
+            let is_due = known.is_none_or(|time| until.since(time) >= WITH_OTHERS_AFTER);
+            is_due.then(|| (shard.clone(), until))
         };
-        self.complete.iter().filter(is_due).map(|(shard, until)| (shard.clone(), *until)).collect()
+        self.complete.iter().filter_map(due).collect()
     }
 
     /// Returns true when a mark is reason enough for a cut.
@@ -119,7 +127,8 @@ mod tests {
         check(&marks, &at("7:0"), None, false);
         marks.saw(&"a".into(), None, Some(second(1)));
         check(&marks, &at("7:0"), Some(1), false);
-        check(&marks, &at("0:0"), Some(1), false);
+        let early = second(1).minus(EARLIER_AT_START);
+        assert_eq!(marks.due(&at("0:0")), [("a".into(), early)], "reading begins again there");
         marks.saw(&"a".into(), None, Some(second(6 * 3_600)));
         check(&marks, &at("7:0"), Some(6 * 3_600), true);
         marks.forget();

@@ -251,6 +251,8 @@ impl LaneWriter {
                 Action::ReadCut(epoch) => {
                     let cut = self.read_cut(epoch).await?;
                     if self.machine.is_finding_cut() && cut.as_ref().is_some_and(|cut| self.is_behind(cut)) {
+                        // Its schema is there by now, unless the table is not the one it was.
+                        self.unclear().await?;
                         self.machine.read_tables_again();
                         continue;
                     }

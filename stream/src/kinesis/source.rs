@@ -30,6 +30,7 @@ use headwater_common::clock::Clock;
 use headwater_common::hash;
 use headwater_common::outcome::Again;
 use headwater_common::position::{Position, ShardId};
+use headwater_common::timestamp::Timestamp;
 use tokio::time::Instant;
 
 use super::limits::SEQUENCE_DIGITS;
@@ -209,6 +210,17 @@ impl Source for KinesisSource {
     }
 
     async fn read(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
+        let mut read = self.read_shard(shard, after, bytes_max).await?;
+        // What the caller has said itself is no news; of a time to come it says that nothing is wanted before.
+        let now = self.stream.facts().now;
+        let is_news = |until: &Timestamp| Some(*until) != after.complete_until() || *until > now;
+        read.complete_until = read.complete_until.filter(is_news);
+        Ok(read)
+    }
+}
+
+impl KinesisSource {
+    async fn read_shard(&self, shard: &ShardId, after: Position, bytes_max: usize) -> Result<Read, Error> {
         if after == Position::SHARD_END {
             // Nothing will ever come, and asking would only be refused.
             lock(&self.readers).remove(shard);

@@ -11,7 +11,7 @@ use headwater_lake::layout::Lane;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::{Census, Kind, Machine, Moment, Write};
+use super::{Census, Kind, Machine, Moment, Rest, Write};
 use crate::lease::claim::{Claim, WorkerId};
 
 /// Rounds in which one worker could take all lanes that are nobody's: with many that begin at once each gets some.
@@ -103,7 +103,9 @@ impl Machine {
         let me = &self.settings.worker;
         let share = self.lanes.len().div_ceil(survey.workers.len());
         let at_once_max = self.lanes.len().div_ceil(ROUNDS);
-        let mut count = survey.counts.get(me).copied().unwrap_or(0);
+        // Lanes that are at their end take no room: what others leave behind has to be ended as well.
+        let finished = self.mine.values().filter(|mine| mine.rest == Rest::Finished).count();
+        let mut count = survey.counts.get(me).copied().unwrap_or(0).saturating_sub(finished);
         let (mut writes, mut is_more, mut taken, mut starving) = (Vec::new(), false, 0, 0);
         for Free { lane, kind, since } in &survey.free {
             let waited = since.map(|since| now.since(since));
