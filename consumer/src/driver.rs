@@ -15,6 +15,7 @@
 //!        +-----(other lanes are asked for: each lane is closed by a last cut)
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -30,6 +31,7 @@ use headwater_lake::lanes::Current;
 use headwater_lake::layout::{Epoch, GenerationNumber, Lane, PointerNumber};
 use headwater_lake::pointer::{self, Pointer};
 use headwater_stream::Source;
+use headwater_stream::stretch::Bound;
 use tokio::sync::watch;
 
 use crate::follow::{Follower, is_true};
@@ -37,6 +39,7 @@ use crate::lane::LaneRunner;
 use crate::lease::{self, Leases};
 use crate::pipeline::{FormError, Pipeline};
 use crate::policy::Limits;
+use crate::reading::newest;
 use crate::recorded::RecordedCuts;
 use crate::supervisor::Supervisor;
 
@@ -82,6 +85,9 @@ pub enum Until {
     Forever,
     /// When the positions are committed that were newest when it started, in the shards that there were then.
     CaughtUp,
+    /// When these bounds are reached, which say what was newest when the run began: found once, so that all lanes stop at
+    /// the same, whenever each of them starts.
+    Newest(Arc<BTreeMap<ShardId, Bound>>),
     /// When these positions are committed, which are the last to be read. Other shards are not read at all. A mark
     /// before every event asks for what arrived before its time.
     Reached(Positions),
@@ -210,6 +216,9 @@ impl Consumer {
 
     async fn follow_pointer(mut self, leases: Option<Leases>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut was_closed = false;
+        if self.until == Until::CaughtUp {
+            self.until = Until::Newest(Arc::new(self.newest().await?));
+        }
         loop {
             let highest = self.highest_pointer().await?;
             if highest.generation != self.generation.description.number {
@@ -284,6 +293,14 @@ impl Consumer {
             None => supervisor.run_all(lanes).await,
             Some(leases) => supervisor.run_shared(lanes, leases).await,
         }
+    }
+
+    /// Finds what is newest in every shard that there is now.
+    async fn newest(&self) -> Result<BTreeMap<ShardId, Bound>, Error> {
+        let failed = |source| Error::Stream { url: self.source.url(), source };
+        let listed = self.source.shards().await.map_err(failed)?;
+        let all: Vec<_> = listed.iter().map(|shard| shard.id.clone()).collect();
+        newest(self.source.as_ref(), &listed, &all).await.map_err(failed)
     }
 
     /// Returns the consumer of another generation of the same table.

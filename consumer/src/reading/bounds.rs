@@ -32,27 +32,42 @@ pub(crate) struct LeftOut {
     pub(super) parent: ShardId,
 }
 
+/// Finds where reading ends in these shards when what there is now is read.
+pub(crate) async fn newest(
+    source: &dyn Source,
+    listed: &[Shard],
+    wanted: &[ShardId],
+) -> Result<BTreeMap<ShardId, Bound>, StreamError> {
+    let mut shards = BTreeMap::new();
+    for shard in wanted {
+        let newest = Bound::from(source.resolve(shard, StartAt::Latest).await?);
+        // Others wait for its end, which is there.
+        let is_closed = listed.iter().any(|child| child.parents.contains(shard));
+        let bound = match newest {
+            Bound::Before(_) if is_closed => Bound::End,
+            // The time is the reader's, the arrivals are the stream's: what is there already counts as before.
+            Bound::Before(time) => Bound::Tip(time),
+            exact => exact,
+        };
+        shards.insert(shard.clone(), bound);
+    }
+    Ok(shards)
+}
+
 impl Bounds {
     fn of(shards: BTreeMap<ShardId, Bound>) -> Self {
         Self { shards, reached: BTreeSet::new(), behind: BTreeSet::new() }
     }
 
+    /// Returns the bounds of the lane's shards; one that came after they were found has none.
+    pub(super) fn of_own(found: &BTreeMap<ShardId, Bound>, own: &[ShardId]) -> Self {
+        let bound = |shard: &ShardId| Some((shard.clone(), *found.get(shard)?));
+        Self::of(own.iter().filter_map(bound).collect())
+    }
+
     /// Returns the bounds of a run that ends when what there is now is read.
     pub(super) async fn caught_up(source: &dyn Source, listed: &[Shard], own: &[ShardId]) -> Result<Self, StreamError> {
-        let mut shards = BTreeMap::new();
-        for shard in own {
-            let newest = Bound::from(source.resolve(shard, StartAt::Latest).await?);
-            // Others wait for its end, which is there.
-            let is_closed = listed.iter().any(|child| child.parents.contains(shard));
-            let bound = match newest {
-                Bound::Before(_) if is_closed => Bound::End,
-                // The time is the reader's, the arrivals are the stream's: what is there already counts as before.
-                Bound::Before(time) => Bound::Tip(time),
-                exact => exact,
-            };
-            shards.insert(shard.clone(), bound);
-        }
-        Ok(Self::of(shards))
+        newest(source, listed, own).await.map(Self::of)
     }
 
     /// Returns the bounds of a run that ends at given positions.

@@ -24,6 +24,7 @@ use headwater_common::position::ShardId;
 use headwater_common::timestamp::Timestamp;
 use headwater_stream::{Error as StreamError, Shard, Source};
 
+pub(crate) use self::bounds::newest;
 use self::bounds::{Bounds, LeftOut};
 use self::marks::Marks;
 use crate::driver::{Ended, Error, Progress, Until};
@@ -129,6 +130,7 @@ impl Reader {
                 shards.want(positions);
                 Some(Bounds::given(positions, &shards.own()))
             }
+            Until::Newest(found) => Some(Bounds::of_own(found, &shards.own())),
             Until::CaughtUp => {
                 let bounds = Bounds::caught_up(source.as_ref(), shards.listed(), &shards.own()).await;
                 Some(bounds.map_err(|error| Error::Stream { url: source.url(), source: error })?)
