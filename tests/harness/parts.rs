@@ -1,4 +1,5 @@
-//! What the world of workers keeps of one lane, and how it draws what happens.
+//! What the worlds of cutovers and of workers have in common: how they draw what happens; and what the latter keeps of a
+//! lane.
 
 use std::collections::BTreeMap;
 

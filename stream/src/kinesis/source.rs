@@ -166,7 +166,7 @@ impl Source for KinesisSource {
     }
 
     fn identity(&self) -> StreamIdentity {
-        self.stream.identity()
+        self.stream.identity.clone()
     }
 
     fn sequence_digits(&self) -> usize {

@@ -16,16 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::limits::{GET_RECORDS_BYTES_MAX, RETENTION_MAX};
+use super::metrics;
 use super::pace::LATER;
 use super::plan::Facts;
 use super::service_clock::ServiceClock;
+use super::summary::identity;
 use super::target::Target;
 use crate::aws::{self, Failure};
 use crate::{Error, StreamIdentity};
-
-/// Reads that the service refused for a while because there were too many, or that had to wait for another's; label
-/// `operation`.
-pub(super) const THROTTLES: &str = "headwater_stream_throttles_total";
 
 /// Bytes of records that all shards together may have fetched, or be fetching, without their having been taken.
 const ROOM_BYTES: usize = 64 * 1024 * 1024;
@@ -61,7 +59,8 @@ pub(super) struct Stream {
     pub(super) consumer: Option<String>,
     /// Whether the user named the stream by its ARN.
     by_arn: bool,
-    created_at_millis: i64,
+    /// What tells this stream from another of its name.
+    pub(super) identity: StreamIdentity,
     retention_seconds: AtomicU64,
     described_at: Mutex<Instant>,
     room: Arc<Semaphore>,
@@ -91,18 +90,13 @@ impl Stream {
             arn: summary.stream_arn().to_owned(),
             consumer: None,
             by_arn: name.starts_with("arn:"),
-            created_at_millis: summary.stream_creation_timestamp().to_millis().unwrap_or_default(),
+            identity: identity(&summary),
             retention_seconds: AtomicU64::new(retention(&summary).as_secs()),
             described_at: Mutex::new(Instant::now()),
             room: Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT)),
             warned_at: Mutex::new(None),
             target,
         })
-    }
-
-    /// Returns what tells this stream from another of its name.
-    pub(super) fn identity(&self) -> StreamIdentity {
-        StreamIdentity(format!("{}@{}", self.arn, self.created_at_millis))
     }
 
     /// Looks the stream up again when that was long ago: its retention may have changed, and it may be another.
@@ -116,8 +110,8 @@ impl Stream {
         }
         let seed = u64::try_from(self.clock.now().micros()).unwrap_or(0);
         let summary = describe(&self.client, &self.target, u32::MAX, seed).await?;
-        if summary.stream_creation_timestamp().to_millis().unwrap_or_default() != self.created_at_millis {
-            return Err(Error::Replaced { url: self.target.url(), identity: self.identity().0 });
+        if identity(&summary) != self.identity {
+            return Err(Error::Replaced { url: self.target.url(), identity: self.identity.0.clone() });
         }
         self.retention_seconds.store(retention(&summary).as_secs(), Ordering::Relaxed);
         Ok(())
@@ -263,6 +257,6 @@ pub(super) fn count_throttle(operation: &'static str, failure: &Failure) {
         "ThrottlingException",
     ];
     if THROTTLED.contains(&failure.code.as_str()) {
-        metrics::counter!(THROTTLES, "operation" => operation).increment(1);
+        ::metrics::counter!(metrics::READ_THROTTLES, "operation" => operation).increment(1);
     }
 }

@@ -40,19 +40,24 @@ pub(crate) struct Summary {
 
 impl Summary {
     fn of(summary: &StreamDescriptionSummary) -> Self {
-        let created_at = summary.stream_creation_timestamp().to_millis().unwrap_or_default();
         let is_on_demand =
             summary.stream_mode_details().is_some_and(|details| *details.stream_mode() == StreamMode::OnDemand);
         let shards = u32::try_from(summary.open_shard_count()).unwrap_or(0);
         let record_kib = summary.max_record_size_in_kib().and_then(|kib| usize::try_from(kib).ok());
         Self {
-            identity: StreamIdentity(format!("{}@{created_at}", summary.stream_arn())),
+            identity: identity(summary),
             status: summary.stream_status().clone(),
             record_bytes_max: record_kib.map_or(RECORD_BYTES_DEFAULT, |kib| kib * 1024).min(RECORD_BYTES_MAX),
             billing: if is_on_demand { Billing::OnDemand } else { Billing::Provisioned { shards } },
             spreads_records: summary.record_distribution_strategy() == Some(&RecordDistributionStrategy::Auto),
         }
     }
+}
+
+/// Returns what tells a stream from one of the same name that was made earlier; both sides of the adapter say the same.
+pub(crate) fn identity(summary: &StreamDescriptionSummary) -> StreamIdentity {
+    let created_at = summary.stream_creation_timestamp().to_millis().unwrap_or_default();
+    StreamIdentity(format!("{}@{created_at}", summary.stream_arn()))
 }
 
 /// Describes a stream; `None` when there is none.

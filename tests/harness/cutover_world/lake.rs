@@ -12,9 +12,8 @@ use headwater_lake::layout::{Epoch, GenerationNumber, Lane, LaneSetNumber, Outpu
 use headwater_lake::pointer::Pointer;
 
 use super::{Chance, EVENTS_PER_SHARD, GENERATIONS, LANES, SHARDS, Sabotage, Statistics};
-
-/// A table at one version: how many commits it has.
-pub(super) type Version = usize;
+pub(super) use crate::parts::Version;
+use crate::parts::index;
 
 /// The last event of each shard.
 pub(super) type Numbers = [u64; SHARDS];
@@ -546,8 +545,4 @@ pub(super) fn digest(stretches: &[Stretch]) -> RowDigest {
 
 pub(super) fn number_of(position: Position) -> u64 {
     position.sequence.as_u64().expect("toy numbers are small")
-}
-
-fn index(number: u64) -> usize {
-    usize::try_from(number).expect("toy numbers are small")
 }

@@ -25,13 +25,13 @@ use headwater_common::timestamp::Timestamp;
 use headwater_lake::gc;
 use headwater_lake::lanes::LaneSet;
 use headwater_lake::layout::{GenerationNumber, Lane, LaneSetNumber};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 
 use self::actors::{Consumer, Tool};
 use self::lake::{Lake, Request};
 pub use self::sabotage::{SABOTAGES, Sabotage};
 pub use super::simulation::Moment;
+use crate::parts::Chance;
 
 const SHARDS: usize = 2;
 /// Lanes of every generation's first set, and how many a later one may have: then some have no shard.
@@ -168,27 +168,6 @@ pub fn run_with_crash(seed: u64, at: usize, moment: Moment) -> Result<bool, Stri
     Ok(true)
 }
 
-/// Draws what happens.
-struct Chance {
-    random: SmallRng,
-    /// Whether things go wrong.
-    is_troubled: bool,
-}
-
-impl Chance {
-    fn one_in(&mut self, times: u32) -> bool {
-        self.random.random_ratio(1, times)
-    }
-
-    fn trouble_one_in(&mut self, times: u32) -> bool {
-        self.is_troubled && self.one_in(times)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.random.random_range(0..end)
-    }
-}
-
 /// Who acts next.
 #[derive(Debug, Clone, Copy)]
 enum Actor {
@@ -216,7 +195,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, sabotage: Sabotage, is_troubled: bool) -> Self {
-        let mut chance = Chance { random: SmallRng::seed_from_u64(seed), is_troubled };
+        let mut chance = Chance::new(seed, is_troubled);
         let gc_may_begin = is_troubled && chance.one_in(3);
         Self {
             chance,
